@@ -196,8 +196,12 @@ def _gaussian(
         windows = _cut(volumes, found, selection, rows, sigma, WINDOW)
         own = fit_beads(windows, GaussianShape(sigma), noise.model, free_width=True, bound=2.0)
         alike = _alike(own)
-        if alike.sum() >= FEWEST_BEADS:
-            rows, windows = rows[alike], windows.some(alike)
+        if alike.sum() < FEWEST_BEADS:
+            raise CalibrationError(
+                f"the {len(rows)} beads that could be used are not alike: only {int(alike.sum())} can be fitted with "
+                "one size; take a stack of lone beads of one kind"
+            )
+        rows, windows = rows[alike], windows.some(alike)
         gaussian, errors, fits = common_gaussian(windows, noise.model, sigma)
         sigma = gaussian.sigma
         levels = joined(ground, bead_levels(windows, gaussian, fits, noise.model))
