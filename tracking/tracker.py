@@ -61,8 +61,6 @@ flows."""
 PREDICTED_HITS = 2  # detections from which a tentative track is predicted: two give a velocity
 
 
-
-
 class OnlineTracker:
     """Links the detections of successive frames into tracks.
 

@@ -198,8 +198,8 @@ def _gaussian(
         alike = _alike(own)
         if alike.sum() < FEWEST_BEADS:
             raise CalibrationError(
-                f"the {len(rows)} beads that could be used are not alike: only {int(alike.sum())} can be fitted with "
-                "one size; take a stack of lone beads of one kind"
+                f"the {len(rows)} beads that could be used are not alike: only {int(alike.sum())} can be fitted "
+                "with one size; take a stack of lone beads of one kind"
             )
         rows, windows = rows[alike], windows.some(alike)
         gaussian, errors, fits = common_gaussian(windows, noise.model, sigma)

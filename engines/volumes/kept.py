@@ -88,8 +88,8 @@ def fitted_probability(
     """Probability (N,) that fitted places are particles, by their log-likelihood ratios and by a network.
 
     `used` is the noise of the fit, `whole` that of the search, with all that looks like spots in the background:
-    it makes lone places doubtful, while two beside each other are told apart in the fit's own noise. Of two that are
-    both doubted at a place where surely something is, the brighter one is as sure as the place.
+    it makes lone places doubtful, while two beside each other are told apart in the fit's own noise. Of two that
+    are both doubted at a place where surely something is, the brighter one is as sure as the place.
 
     Where there are both, the mean of their log odds if that is more. A network knows better where particles
     overlap (F1 .991 with it, .989 without), but of lone faint ones no more than the likelihood ratio does: at a

@@ -117,9 +117,9 @@ def _flat(
 def smooth(mean: Float32Array, missing: npt.NDArray[np.bool_]) -> Float32Array:
     """The means of cells (Z, h, w), smoothed along all axes but for steps of the light from slice to slice.
 
-    Each slice keeps its own level (bleaching, flicker); what varies inside of it is averaged with its neighbours, and
-    what that left over once more (twicing, Tukey 1977): once alone lowers a wide bump of the light by a fifth, and
-    the places on it are then taken for particles.
+    Each slice keeps its own level (bleaching, flicker); what varies inside of it is averaged with its
+    neighbours, and what that left over once more (twicing, Tukey 1977): once alone lowers a wide bump of the
+    light by a quarter, and noise on it is then taken for particles.
     """
     have = np.flatnonzero(~missing)
     if have.size == 0:
