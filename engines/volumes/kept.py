@@ -122,7 +122,8 @@ def _partners(fitted: Fitted, sigma_voxels: tuple[float, float, float]) -> npt.N
     z, y, x = sigma_voxels
     places = np.stack([fitted.z / z, fitted.y / y, fitted.x / x], axis=1)
     apart, row = cKDTree(places).query(places, k=2, distance_upper_bound=BESIDE)
-    return np.asarray(np.where(np.isfinite(apart[:, 1]), row[:, 1], -1), np.int64)
+    nearest, other = np.asarray(apart)[:, 1], np.asarray(row)[:, 1]
+    return np.where(np.isfinite(nearest), other, -1).astype(np.int64)
 
 
 def _inside(probability: FloatArray) -> FloatArray:
