@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,8 +45,10 @@ FEWEST_BEADS = 3
 """Beads that a calibration needs: with two, one that is two beads in one cannot be told."""
 WINDOW = 3.5
 """Half a window over the PSF's standard deviation, where the Gaussian is fitted: it has fallen to 0.2 % there."""
-MEASURED_WINDOW = 4.0
-"""The same where the measured PSF is made: tails are part of it."""
+MEASURED_WINDOW, WIDEST_WINDOW = 4.0, 7.0
+"""The same where the measured PSF is made, at least and at most: tails and rings are part of it."""
+SEEN_TAIL = 0.01
+"""Part of the peak from which a tail is worth a larger window."""
 OFF_PX = 1.4
 """A bead whose fit lies farther from its candidate, voxels, is another one."""
 ALIKE = (0.05, 0.2)
@@ -194,8 +196,12 @@ def _gaussian(
         windows = _cut(volumes, found, selection, rows, sigma, WINDOW)
         own = fit_beads(windows, GaussianShape(sigma), noise.model, free_width=True, bound=2.0)
         alike = _alike(own)
-        if alike.sum() >= FEWEST_BEADS:
-            rows, windows = rows[alike], windows.some(alike)
+        if alike.sum() < FEWEST_BEADS:
+            raise CalibrationError(
+                f"the {len(rows)} beads that could be used are not alike: only {int(alike.sum())} can be fitted "
+                "with one size; take a stack of lone beads of one kind"
+            )
+        rows, windows = rows[alike], windows.some(alike)
         gaussian, errors, fits = common_gaussian(windows, noise.model, sigma)
         sigma = gaussian.sigma
         levels = joined(ground, bead_levels(windows, gaussian, fits, noise.model))
@@ -231,7 +237,9 @@ def _choose(
 ) -> tuple[Shape, Choice]:
     """Gaussian or measured, by cross-validation; the state gets the windows and fits of the choice."""
     on_progress("choosing", 0.0)
-    windows = _cut(volumes, found, selection, state.rows, state.gaussian.sigma, MEASURED_WINDOW)
+    windows = _cut(volumes, found, selection, state.rows, state.gaussian.sigma, WIDEST_WINDOW)
+    least = half_of(state.gaussian.sigma, MEASURED_WINDOW, volumes.shape[1:])
+    windows = windows.inner(extent(windows, background, state.fits.amplitude, state.noise.model, least))
     level = background[tuple(windows.centre.T)]
     windows = windows.on_ground(background, GROUND_ERROR * np.sqrt(state.noise.model.variance(level)))
     fits = fit_beads(windows, state.gaussian, state.noise.model, state.fits.parameters)
@@ -247,6 +255,28 @@ def _choose(
     state.windows, state.fits = windows, fits
     on_progress("choosing", 1.0)
     return shape, choice
+
+
+def extent(
+    windows: Windows, background: FloatArray, amplitude: FloatArray, noise: Noise, least: tuple[int, int, int]
+) -> tuple[int, int, int]:
+    """Half the edges of a window, voxels, that holds what the mean bead shows above `SEEN_TAIL` and its noise.
+
+    Never less than `least` and never more than `windows`, which are cut from volumes with this `background`
+    (T, Z, H, W); `amplitude` (N,) is that of the beads.
+    """
+    ground = cut(background, windows.centre, windows.half).values
+    weight = np.where(windows.counts, amplitude[:, None, None, None], 0.0)
+    power = np.maximum((weight**2).sum(axis=0), 1e-30)
+    mean = (weight * (windows.values - ground)).sum(axis=0) / power
+    error = np.sqrt((weight**2 * noise.variance(windows.values)).sum(axis=0)) / power
+    seen = mean > np.maximum(SEEN_TAIL, 5 * error)
+    half = list(least)
+    for axis, most in enumerate(windows.half):
+        along = seen.any(axis=tuple(a for a in range(3) if a != axis))
+        far = np.abs(np.flatnonzero(along) - most).max(initial=0)
+        half[axis] = int(min(max(least[axis], far + 1), most))
+    return half[0], half[1], half[2]
 
 
 def _groups(place: IntArray) -> IntArray:
@@ -336,9 +366,9 @@ def _psf(
         z, y, x = sigma_um * part
         return VolumePsf.gaussian(x, y, z, voxel_um.tolist()), 1.0
     samples, spacing = fine_samples(shape, state.windows.half)
-    return VolumePsf.measured(samples, (spacing * voxel_um * part).tolist(), voxel_um.tolist()), float(
-        samples.max()
-    )
+    psf = VolumePsf.measured(samples, (spacing * voxel_um * part).tolist(), voxel_um.tolist())
+    # of the Gaussian that fits best: the filter for it finds more than one that is as wide as the halo
+    return replace(psf, sigma_um=_triple(sigma_um * part)), float(samples.max())
 
 
 def _table(

@@ -43,6 +43,11 @@ class Windows:
             ground_error=None if self.ground_error is None else self.ground_error[chosen],
         )
 
+    def inner(self, half: tuple[int, int, int]) -> Windows:
+        """The middle of the windows, `half` voxels on each side."""
+        part = tuple(slice(h - n, h + n + 1) for h, n in zip(self.half, half, strict=True))
+        return replace(self, values=self.values[:, *part], counts=self.counts[:, *part], half=half)
+
     def on_ground(self, background: FloatArray, error: FloatArray) -> Windows:
         """The same with the background known from a map (T, Z, H, W), to `error` (N,), grey values.
 
@@ -64,6 +69,16 @@ def background_terms(half: tuple[int, int, int]) -> FloatArray:
     return np.stack([np.ones_like(z), z, y, x])
 
 
+FARTHER = 1.7
+"""5 over 3: a neighbour's halo is masked to 5 standard deviations where the bead itself shows only its own."""
+
+
+def _away(places: list[IntArray], middle: FloatArray, reach: FloatArray) -> FloatArray:
+    """Squared distances (D, H, W) of voxels from `middle` (3,), over `reach`."""
+    z, y, x = (((p - m) / r) ** 2 for p, m, r in zip(places, middle, reach, strict=True))
+    return np.asarray(z[:, None, None] + y[None, :, None] + x[None, None, :])
+
+
 def cut(
     volumes: npt.NDArray[Any],
     centre: IntArray,
@@ -75,7 +90,8 @@ def cut(
     """Cut windows out of volumes (T, Z, H, W) around the voxels `centre` (N, 4: time, z, y, x).
 
     Voxels outside the volume do not count, nor do those nearer than `reach` (3: z, y, x, half axes of an ellipsoid)
-    to a neighbour; `others` has the positions (M, 3) of each bead's neighbours.
+    to a neighbour; `others` has the positions (M, 3) of each bead's neighbours. Farther from the bead than `reach`
+    itself, `FARTHER` times that distance from a neighbour is kept, as wide windows show its halo.
     """
     ranges = [np.arange(-h, h + 1) for h in half]
     size = tuple(len(r) for r in ranges)
@@ -90,8 +106,8 @@ def cut(
         values[index][held] = volumes[time][taken]
         counts[index][held] = True
         if others is not None and reach is not None:
+            own = _away(places, np.asarray(middle, np.float64), reach)
             for other in others[index]:
-                away = [((p - o) / r) ** 2 for p, o, r in zip(places, other, reach, strict=True)]
-                near = away[0][:, None, None] + away[1][None, :, None] + away[2][None, None, :] < 1
-                counts[index] &= ~near
+                away = _away(places, other, reach)
+                counts[index] &= (away >= 1) & ((away >= FARTHER**2) | (own < 1))
     return Windows(values, counts, centre, half)

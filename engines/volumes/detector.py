@@ -118,7 +118,8 @@ class VolumeDetector:
                 background_sd=background.sd,
             )  # fmt: skip
             left_out["no_fit"] = max(0, len(found.proposals) - int((fitted.source >= 0).sum()))
-            table = self._rows(fitted, fitted_probability(fitted, found, of_voxels, noise))
+            sure = fitted_probability(fitted, found, of_voxels, noise, self._psf.sigma_voxels)
+            table = self._rows(fitted, sure)
         z_um = table[COLUMNS["z_um"]]
         table[COLUMNS["time_offset_s"]] = times_of(z_um, heights_um, times_s, missing, self._psf.sigma_z_um)
         if heights_um.size == 1:

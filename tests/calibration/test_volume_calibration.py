@@ -98,6 +98,21 @@ def test_a_lopsided_psf_is_measured_and_its_positions_are_right() -> None:
     assert np.sqrt(((error / stated) ** 2).mean()) < 1.3
 
 
+def test_a_measured_psf_reaches_to_a_faint_ring_far_from_its_middle() -> None:
+    def ringed(z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        ring = np.exp(-0.5 * ((np.hypot(y, x) - 6.5) ** 2 + z**2 / 4))
+        return np.exp(-0.5 * (z**2 + y**2 + x**2) / 1.69) + 0.04 * ring
+
+    shape = (14, 120, 120)
+    places = spread_out(shape, 30, seed=8)
+    stack = drawn(places, amplitudes(len(places), 400, 900), shape, ringed, seed=9)
+    found = calibrate_volumes(stack[None], (0.1, 0.1, 0.1))
+    assert found.psf.is_measured
+    angle = np.linspace(0, 2 * np.pi, 24)
+    seen = found.psf.value(np.zeros(24), 0.65 * np.sin(angle), 0.65 * np.cos(angle))
+    assert seen.mean() == pytest.approx(0.04, abs=0.008)
+
+
 def _shift(found: VolumeCalibration, z: np.ndarray) -> float:
     """Where the true shape's origin lies in the measured one, voxels: both are only known up to a shift."""
     fine = np.linspace(-2, 2, 81)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from calibration.volumes.psf.fitting import AMPLITUDE, BACKGROUND, BeadFits, background_terms
+from calibration.volumes.psf.fitting import AMPLITUDE, BACKGROUND, BeadFits
 from calibration.volumes.psf.shapes import GaussianShape, Shape
-from calibration.volumes.windows import Windows
+from calibration.volumes.windows import Windows, background_terms
 
 FloatArray = npt.NDArray[np.float64]
 
