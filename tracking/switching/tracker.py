@@ -72,7 +72,8 @@ class SwitchingTracker:
         self._high: FloatArray = np.full(3, -np.inf)
         self._extent_um: FloatArray = np.ones(3)
         self._ends: FloatArray = np.array([-np.inf, np.inf])
-        self._weights = 0.0
+        self._found_ends: FloatArray = np.zeros(2)
+        self._weight = 0.0
         self._mean_variance: FloatArray = np.zeros(3)
 
     def step(
@@ -93,7 +94,7 @@ class SwitchingTracker:
             # nothing moves farther in z than the stack is high
             self._unknown[2] = (min(reach, float(self._extent_um[2])) / REACH_SIGMAS / frame_s) ** 2
         moving = motion.Motion(
-            self.learning.q, self.learning.rates, self._unknown, self.flow.errors, self._ends, clock.frame_s
+            self.learning.q, self.learning.rates, self._unknown, self.flow.errors, self._ends + focus_um, clock.frame_s
         )
         if self.alive and clock.frame_s > 0:
             if not self.learning.ready:
@@ -166,26 +167,29 @@ class SwitchingTracker:
             self._low[axes:] = self._high[axes:] = 0.0
             self._mean_variance[:axes] = m.measured.R[:axes, :count].mean(axis=1)
             self.flow.cover(self._low, self._high)
-            if axes == 3:
-                self._learn_ends(m.measured.z[2, :count])
+            if axes == 3 and z_um.size > 1:
+                self._learn_ends(m.measured.z[2, :count] - focus_um, z_um)
         seen = np.where(np.isfinite(self._low), self._high - self._low, 0.0)
         self._extent_um = np.maximum(seen, SMALLEST_EXTENT_SIGMAS * self._sigma)
         if z_um.size > 1:  # the stack is known, however few particles there are
             self._extent_um[2] = max(seen[2], float(z_um[-1]))
         return count
 
-    def _learn_ends(self, heights: FloatArray) -> None:
-        """The heights between which particles are seen, had they the same density everywhere.
+    def _learn_ends(self, heights: FloatArray, z_um: FloatArray) -> None:
+        """Learn between which `heights` above the first slice particles are seen, had they the same density
+        everywhere: the lowest and highest of all would move outwards with each error of a position.
 
-        The lowest and highest of all would move outwards with each error of a position.
+        An end is not far from an end of the stack: else it is that of a group of particles, which may move on.
         """
         low, high = np.quantile(heights, (END_PART, 1.0 - END_PART))
         beyond = END_PART / (1.0 - 2.0 * END_PART) * (high - low)
         now = np.array([low - beyond, high + beyond])
-        self._weights *= math.exp(-1.0 / END_MEMORY_FRAMES)
-        self._weights += heights.size
-        known = np.where(np.isfinite(self._ends), self._ends, now)
-        self._ends = known + heights.size / self._weights * (now - known)
+        self._weight *= math.exp(-1.0 / END_MEMORY_FRAMES)
+        self._weight += heights.size
+        self._found_ends += heights.size / self._weight * (now - self._found_ends)
+        stack = z_um[[0, -1]]
+        near = np.abs(self._found_ends - stack) <= (stack[1] - stack[0]) / (z_um.size - 1)
+        self._ends = np.where(near, self._found_ends, stack)
 
     def _reserve(self, tracks: int, detections: int) -> None:
         have = self._state.shape[1]
