@@ -16,7 +16,7 @@ from tracking.candidates import OVERFLOW, index_points
 from tracking.flow_field import FlowField
 from tracking.frame_clock import FrameClock
 from tracking.settings import TrackerSettings
-from tracking.switching import life, links, motion
+from tracking.switching import life, links, merging, motion
 from tracking.switching.learning import Learning
 from tracking.track_memory import PADDING, TrackMemory
 
@@ -56,12 +56,16 @@ class SwitchingTracker:
         known = None if settings.diffusion_um2_s is None else 2.0 * settings.diffusion_um2_s
         self.learning = Learning(settings.detection_probability, known)
         self.flow = FlowField(axes)
+        self.resolution = merging.Resolution()
         self._memory = TrackMemory()
         self._state: FloatArray = np.zeros((motion.STATES, 0))
         self._label: npt.NDArray[np.int64] = np.zeros((motion.LABELS, 0), np.int64)
         self._seen: FloatArray = np.zeros(0)
         self._costs: FloatArray = np.zeros(0)
         self._times: FloatArray = np.zeros(0)
+        self._merged: tuple[npt.NDArray[np.int64], FloatArray, FloatArray, FloatArray] = (
+            np.full(0, -1), np.zeros(0), np.zeros((3, 0)), np.zeros((3, 0)),
+        )  # fmt: skip
         self._work: FloatArray = np.zeros((6, 3))
         self._unknown: FloatArray = np.zeros(3)
         self._now = 0.0
@@ -111,6 +115,8 @@ class SwitchingTracker:
             high = np.maximum(low, self._spacing_um(count) ** 2 / clock.frame_s)
             self.learning.learn(low, high)
             self._learn_flow()
+            m, axes = self._memory, self._axes
+            self.resolution.learn(m.measured.z[:axes, :count], m.measured.R[:axes, :count], self._extent_um)
         return tracks, self._memory.tally, len(detections) - count
 
     def _begin(self, frame_s: float, count: int) -> None:
@@ -200,6 +206,7 @@ class SwitchingTracker:
             state[:, :have], label[:, :have] = self._state, self._label
             self._state, self._label = state, label
             self._seen, self._costs = np.zeros(size), np.zeros(size)
+            self._merged = np.full(size, -1), np.zeros(size), np.zeros((3, size)), np.zeros((3, size))
         if detections > self._times.size:
             self._times = np.zeros(max(detections, 2 * self._times.size) + PADDING)
 
@@ -218,11 +225,12 @@ class SwitchingTracker:
         c, z, R = m.candidates, m.measured.z, m.measured.R
         index_points(z[:axes], R, count, tuple(c.grid))
         chances = self._chances()
+        merging.pair_up(self._state, self.alive, axes, self.resolution.width_um, *self._merged, self._seen)
         found = OVERFLOW
         while found == OVERFLOW:
             found = links.gate(
                 self._state, self.alive, axes, z, R, self._times, count, tuple(chances), self._seen, tuple(c.grid),
-                tuple(c.found),
+                tuple(c.found), self._merged,
             )  # fmt: skip
             if found == OVERFLOW:
                 c.grow_candidates()
@@ -239,7 +247,7 @@ class SwitchingTracker:
         rows = np.full((track_life.COLUMNS, self.alive + count), np.nan)
         life.advance(
             (self._state, self._label, self.alive, born),
-            m.assignment.memory.column_of,
+            (m.assignment.memory.column_of, *self._merged),
             self._costs,
             tuple(m.measured),
             self._times,
