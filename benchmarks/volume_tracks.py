@@ -1,6 +1,7 @@
 """How well particles that switch between Brownian and directed motion are followed in volumes.
 
-    python benchmarks/volume_tracks.py [--seeds 3] [--quick] [--world NAME] [--output FILE] [--setting tracker.motion=single]
+    python benchmarks/volume_tracks.py [--seeds 3] [--quick] [--world NAME] [--output FILE]
+                                       [--setting tracker.motion=single]
 
 As in the virus scenario of the Particle Tracking Challenge (Chenouard et al. 2014): 512 x 512 x 10 voxels, 100
 volumes, 100, 500 or 1,000 particles, which appear, vanish, and switch between Brownian and directed motion. Its
@@ -27,7 +28,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-
 from scipy.optimize import linear_sum_assignment
 
 from stream.messages import Detections, FrameInfo, TrackFlag
@@ -347,7 +347,8 @@ def main(arguments: list[str] | None = None) -> int:
                     ("ratio", "limit", "perfect", "f1", "fragments", "ms")}  # fmt: skip
             print(
                 f"{name:24s} {particles:6d} {snr:3d} {mean['ratio']:6.3f} {min(one.ratio for one in found):6.3f} "
-                f"{mean['limit']:6.3f} {mean['perfect']:7.3f} {mean['f1']:7.3f} {mean['fragments']:6.2f} {mean['ms']:5.1f}",
+                f"{mean['limit']:6.3f} "
+                f"{mean['perfect']:7.3f} {mean['f1']:7.3f} {mean['fragments']:6.2f} {mean['ms']:5.1f}",
                 flush=True,
             )
             rows.append({"motion": name, "particles": particles, "snr": snr, "seeds": given.seeds,

@@ -169,8 +169,8 @@ PLACES = st.floats(-50, 50) | st.just(np.nan)
 def detections_of_frames(draw):
     """A few frames with arbitrary numbers in every column, most of them nonsense.
 
-    They are picked from a few that are drawn: to draw each of hundreds took 11 ms an example, which fails the health
-    check of hypothesis on a busy machine.
+    They are picked from a few that are drawn: to draw each of hundreds took 11 ms an example, which fails the
+    health check of hypothesis on a busy machine.
     """
     values = np.array(draw(st.lists(VALUES, min_size=1, max_size=16)))
     places = np.array(draw(st.lists(PLACES, min_size=1, max_size=8)))

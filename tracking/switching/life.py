@@ -125,9 +125,10 @@ def advance(
 ) -> None:  # fmt: skip
     """Correct the linked tracks, end the lost ones, start new ones, write rows of `Tracks`, sum up what is learnt.
 
-    `tracks`: state, label, how many, the next number. `links`: the detection of each (N,), -1 for none, and what
-    `merging.pair_up` found; `costs` (N,) of these links, of which `no_link` is the limit. `times` (M,): when each detection was imaged. `outcome`:
-    rows (columns, N + M), tally, settled (N + M,), taken (M,), sums (SUMS,).
+    `tracks`: state, label, how many, the next number. `links`: the detection of each (N,), -1 for none,
+    and what `merging.pair_up` found; `costs` (N,) of these links, of which `no_link` is the limit. `times`
+    (M,): when each detection was imaged. `outcome`: rows (columns, N + M), tally, settled (N + M,), taken
+    (M,), sums (SUMS,).
     """
     state, label, alive, next_id = tracks
     links, partner, chance, place, spread = links

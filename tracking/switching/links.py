@@ -149,7 +149,12 @@ def gate(
             k = partner[i]
             if k >= 0:
                 half_x, half_y = 0.5 * abs(place[0, k] - place[0, i]), 0.5 * abs(place[1, k] - place[1, i])
-                low_x, high_x, low_y, high_y = low_x - half_x, high_x + half_x, low_y - half_y, high_y + half_y
+                low_x, high_x, low_y, high_y = (
+                    low_x - half_x,
+                    high_x + half_x,
+                    low_y - half_y,
+                    high_y + half_y,
+                )
             if k < 0 and high_x <= low_x:
                 indptr[i + 1] = count
                 continue

@@ -1,4 +1,4 @@
-"""Two particles that are one detection: who may be, how near they are for that, and what the detection says of each.
+"""Two particles that are one detection: who may be, how near they are for that, what the detection says of each.
 
 A detection of two particles lies between them: at z = (a + b) / 2 of their places. Of a alone it says that a is at
 2 z - b, with the variance 4 R + P_b: so it is filtered as a detection with that place and variance.
@@ -67,7 +67,15 @@ class Resolution:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def pair_up(
-    state: Any, count: int, axes: int, width: Any, partner: Any, chance: Any, place: Any, spread: Any, seen: Any
+    state: Any,
+    count: int,
+    axes: int,
+    width: Any,
+    partner: Any,
+    chance: Any,
+    place: Any,
+    spread: Any,
+    seen: Any,
 ) -> None:
     """Find for each predicted track the one with which it is most likely merged: `partner` (N,), -1 for none, and
     the `chance` (N,); `place` and `spread` (3, N) get the means and variances of the predictions.
@@ -105,7 +113,16 @@ def pair_up(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def as_of_one(
-    i: int, k: int, axes: int, z: Any, variances: Any, j: int, place: Any, spread: Any, of_z: Any, of_variance: Any
+    i: int,
+    k: int,
+    axes: int,
+    z: Any,
+    variances: Any,
+    j: int,
+    place: Any,
+    spread: Any,
+    of_z: Any,
+    of_variance: Any,
 ) -> None:
     """What detection `j` of the tracks `i` and `k` together says of `i`: `of_z` and `of_variance` (3, 1)."""
     for a in range(axes):

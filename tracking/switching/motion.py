@@ -42,8 +42,8 @@ WANDER = 0.0025
 """Variance of the change of a directed velocity in a frame, of that of the velocities: 5 % of the speed each frame.
 Less loses particles on curved paths, more makes predictions across gaps wider."""
 TURNING = 0.5
-"""A prediction that is less than so many of its standard deviations inside the stack may have turned back there. Who
-turns all the same is beyond the end in the next prediction. More takes wide predictions for slow ones."""
+"""A prediction that is less than so many of its standard deviations inside the stack may have turned back there.
+Who turns all the same is beyond the end in the next prediction. More takes wide predictions for slow ones."""
 LEAST_MU = 1e-4  # probability of a model: none is ever excluded
 TWO_PI_CUBED = (2.0 * math.pi) ** 3
 

@@ -98,7 +98,12 @@ class SwitchingTracker:
             # nothing moves farther in z than the stack is high
             self._unknown[2] = (min(reach, float(self._extent_um[2])) / REACH_SIGMAS / frame_s) ** 2
         moving = motion.Motion(
-            self.learning.q, self.learning.rates, self._unknown, self.flow.errors, self._ends + focus_um, clock.frame_s
+            self.learning.q,
+            self.learning.rates,
+            self._unknown,
+            self.flow.errors,
+            self._ends + focus_um,
+            clock.frame_s,
         )
         if self.alive and clock.frame_s > 0:
             if not self.learning.ready:
@@ -126,9 +131,9 @@ class SwitchingTracker:
         first guess would let the directed model, at rest, have the slow particles, and keep them.
         """
         step = (FIRST_STEP_SPACINGS * self._spacing_um(self.alive)) ** 2
-        axes, m = self._axes, self._memory
+        axes, memory = self._axes, self._memory
         if count:
-            to = KDTree(m.measured.z[:axes, :count].T)
+            to = KDTree(memory.measured.z[:axes, :count].T)
             squares = to.query(self._state[motion.P : motion.P + axes, : self.alive].T)[0] ** 2
             near = float(np.quantile(squares, SLOW_PART)) / float(chi2.ppf(SLOW_PART, axes))
             noise = 2.0 * float(self._mean_variance[:axes].mean())
