@@ -15,6 +15,7 @@ from numba import njit
 from stream.messages import Detections, Tracks
 from tracking.flow_field import Flow
 from tracking.kalman import BRIGHTNESS_DETECTIONS, Measured
+from tracking.switching.merging import as_of_one, log_mixture
 from tracking.switching.motion import (
     B_FROM_N,
     BRIGHTNESS,
@@ -124,11 +125,14 @@ def advance(
 ) -> None:  # fmt: skip
     """Correct the linked tracks, end the lost ones, start new ones, write rows of `Tracks`, sum up what is learnt.
 
-    `tracks`: state, label, how many, the next number. `links` (N,): the detection of each, -1 for none; `costs`
-    (N,) of these links, of which `no_link` is the limit. `times` (M,): when each detection was imaged. `outcome`:
-    rows (columns, N + M), tally, settled (N + M,), taken (M,), sums (SUMS,).
+    `tracks`: state, label, how many, the next number. `links`: the detection of each (N,), -1 for none,
+    and what `merging.pair_up` found; `costs` (N,) of these links, of which `no_link` is the limit. `times`
+    (M,): when each detection was imaged. `outcome`: rows (columns, N + M), tally, settled (N + M,), taken
+    (M,), sums (SUMS,).
     """
     state, label, alive, next_id = tracks
+    links, partner, chance, place, spread = links
+    of_z, of_variance = np.zeros((3, 1)), np.zeros((3, 1))
     measured, life, moment = Measured(*measured), Life(*life), Moment(*moment)
     motion, flow = Motion(*motion), Flow(*flow)
     rows, tally, settled, taken, sums = outcome
@@ -139,13 +143,25 @@ def advance(
     taken[:detections] = False
     logs = work[4]
     kept = 0
+    shared = np.full(alive, -1)  # the detection that a track has together with its partner
+    for i in range(alive):
+        j, k = int(links[i]), partner[i]
+        if j >= 0 and k >= 0 and partner[k] == i and links[k] < 0:
+            later = times[j] - state[TIME, i]
+            as_of_one(i, k, axes, z, variances, j, place, spread, of_z, of_variance)
+            both = math.log(chance[i]) + axes * math.log(2.0)
+            both += log_mixture(state, i, axes, of_z, of_variance, 0, later)
+            if both > math.log(1.0 - chance[i]) + log_mixture(state, i, axes, z, variances, j, later):
+                shared[i] = shared[k] = j
     for i in range(alive):
         j = int(links[i])
         confirmed = label[CONFIRMED, i] > 0
         if j < 0:
             e, p = state[EXISTS, i], seen[i]
             e = e * (1.0 - p) / (1.0 - e * p)
-            if p >= 0.5 * life.detection:
+            if shared[i] >= 0:
+                e = state[EXISTS, i]
+            elif p >= 0.5 * life.detection:
                 label[MISSED, i] += 1
             gone = label[MISSED, i] > life.max_gap
             gone |= moment.clock - label[SEEN, i] > UNSEEN_FRAMES * (life.max_gap + 1)
@@ -162,6 +178,11 @@ def advance(
                 label[row, kept] = label[row, i]
         if j < 0:
             tally[TALLY_MISSED] += 1
+            if shared[i] >= 0:
+                shift_one(state, kept, axes, times[shared[i]] - state[TIME, kept], motion)
+                state[TIME, kept] = times[shared[i]]
+                as_of_one(i, partner[i], axes, z, variances, shared[i], place, spread, of_z, of_variance)
+                correct_one(state, kept, axes, of_z, of_variance, 0, logs)
             _write(state, label, kept, axes, moment, PREDICTED, rows, motion)
             settled[kept] = False
         else:
@@ -171,8 +192,11 @@ def advance(
             if shift != 0.0:
                 shift_one(state, kept, axes, shift, motion)
                 state[TIME, kept] = times[j]
-            judges = label[HITS, kept] >= 2
-            if judges:
+            if shared[i] >= 0:
+                as_of_one(i, partner[i], axes, z, variances, j, place, spread, of_z, of_variance)
+                correct_one(state, kept, axes, of_z, of_variance, 0, logs)
+                state[PAST_KIND, kept] = 0.0
+            elif label[HITS, kept] >= 2:
                 _sum_steps(state, kept, axes, z, variances, j, motion, moment, sums, label, logs)
             else:
                 correct_one(state, kept, axes, z, variances, j, logs)

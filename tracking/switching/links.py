@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 from numba import njit
 
 from tracking.candidates import OVERFLOW, Grid, Rows, clip_index
 from tracking.flow_field import Flow
+from tracking.switching.merging import as_of_one, log_mixture
 from tracking.switching.motion import (
     EXISTS,
     MODELS,
@@ -19,7 +21,6 @@ from tracking.switching.motion import (
     Motion,
     P,
     V,
-    log_likelihood,
     mean_of,
     predict_one,
 )
@@ -106,15 +107,18 @@ def predict_all(
 @njit(cache=True, nogil=True, error_model="numpy")
 def gate(
     state: Any, rows: int, axes: int, z: Any, variances: Any, times: Any, points: int, chances: Any, seen: Any,
-    grid: Any, found: Any,
+    grid: Any, found: Any, merged: Any,
 ) -> int:  # fmt: skip
     """Fill the first `rows` of `found` (`Rows`) with the detections that a track rather takes than none.
 
     The cost is -2 ln of e p L / (1 - e p): e is the probability that the particle is still there, p that it is then
     detected, L the density of the detection in the mixture of the models. No link costs -2 ln of the density of new
-    particles. `times` (M,), s, is when each detection was imaged. Returns how many were found, or `OVERFLOW`.
+    particles. `times` (M,), s, is when each detection was imaged. `merged` is what `merging.pair_up` found: the
+    detection may be that of two. Returns how many were found, or `OVERFLOW`.
     """
     chances, grid, into = Chances(*chances), Grid(*grid), Rows(*found)
+    partner, chance, place, spread = merged
+    of_z, of_variance = np.zeros((3, 1)), np.zeros((3, 1))
     geometry, starts, order, ordered = grid.geometry, grid.starts, grid.order, grid.ordered
     indptr, indices, costs = into.indptr, into.indices, into.costs
     no_link = -2.0 * chances.new
@@ -141,6 +145,17 @@ def gate(
                 low_x, high_x = min(low_x, x - reach_x), max(high_x, x + reach_x)
                 low_y, high_y = min(low_y, y - reach_y), max(high_y, y + reach_y)
             if high_x < low_x:
+                low_x, high_x, low_y, high_y = place[0, i], place[0, i], place[1, i], place[1, i]
+            k = partner[i]
+            if k >= 0:
+                half_x, half_y = 0.5 * abs(place[0, k] - place[0, i]), 0.5 * abs(place[1, k] - place[1, i])
+                low_x, high_x, low_y, high_y = (
+                    low_x - half_x,
+                    high_x + half_x,
+                    low_y - half_y,
+                    high_y + half_y,
+                )
+            if k < 0 and high_x <= low_x:
                 indptr[i + 1] = count
                 continue
             first_column = clip_index((low_x - geometry[0]) * scale, columns - 1)
@@ -154,18 +169,15 @@ def gate(
                         continue
                     j = order[k]
                     later = times[j] - state[TIME, i]
-                    best = -1e300
-                    total = 0.0
-                    for m in range(MODELS):
-                        log = math.log(state[MU + m, i]) + log_likelihood(
-                            state, i, m, axes, z, variances, j, later
-                        )
-                        if log > best:
-                            total = total * math.exp(best - log) + 1.0
-                            best = log
-                        else:
-                            total += math.exp(log - best)
-                    cost = -2.0 * (odds + best + math.log(total))
+                    log = log_mixture(state, i, axes, z, variances, j, later)
+                    other = partner[i]
+                    if other >= 0:
+                        as_of_one(i, other, axes, z, variances, j, place, spread, of_z, of_variance)
+                        both = log_mixture(state, i, axes, of_z, of_variance, 0, later) + axes * math.log(2.0)
+                        alone = log + math.log(1.0 - chance[i])
+                        both += math.log(chance[i])
+                        log = max(alone, both) + math.log1p(math.exp(-abs(alone - both)))
+                    cost = -2.0 * (odds + log)
                     if cost >= no_link:
                         continue
                     if count == indices.size:

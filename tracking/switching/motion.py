@@ -41,6 +41,9 @@ LABELS = 6
 WANDER = 0.0025
 """Variance of the change of a directed velocity in a frame, of that of the velocities: 5 % of the speed each frame.
 Less loses particles on curved paths, more makes predictions across gaps wider."""
+TURNING = 0.5
+"""A prediction that is less than so many of its standard deviations inside the stack may have turned back there.
+Who turns all the same is beyond the end in the next prediction. More takes wide predictions for slow ones."""
 LEAST_MU = 1e-4  # probability of a model: none is ever excluded
 TWO_PI_CUBED = (2.0 * math.pi) ** 3
 
@@ -162,7 +165,7 @@ def _turn_back(state: Any, i: int, end: float, sign: float) -> None:
     at = ROWS + 2
     beyond = sign * (state[at + P, i] - end)
     spread = math.sqrt(state[at + PP, i])
-    if beyond < -4.0 * spread:
+    if beyond < -TURNING * spread:
         return
     part = 0.5 * (1.0 + math.erf(beyond / (spread * math.sqrt(2.0))))
     both = 4.0 * part * (1.0 - part)

@@ -16,7 +16,7 @@ from tracking.candidates import OVERFLOW, index_points
 from tracking.flow_field import FlowField
 from tracking.frame_clock import FrameClock
 from tracking.settings import TrackerSettings
-from tracking.switching import life, links, motion
+from tracking.switching import life, links, merging, motion
 from tracking.switching.learning import Learning
 from tracking.track_memory import PADDING, TrackMemory
 
@@ -56,12 +56,16 @@ class SwitchingTracker:
         known = None if settings.diffusion_um2_s is None else 2.0 * settings.diffusion_um2_s
         self.learning = Learning(settings.detection_probability, known)
         self.flow = FlowField(axes)
+        self.resolution = merging.Resolution()
         self._memory = TrackMemory()
         self._state: FloatArray = np.zeros((motion.STATES, 0))
         self._label: npt.NDArray[np.int64] = np.zeros((motion.LABELS, 0), np.int64)
         self._seen: FloatArray = np.zeros(0)
         self._costs: FloatArray = np.zeros(0)
         self._times: FloatArray = np.zeros(0)
+        self._merged: tuple[npt.NDArray[np.int64], FloatArray, FloatArray, FloatArray] = (
+            np.full(0, -1), np.zeros(0), np.zeros((3, 0)), np.zeros((3, 0)),
+        )  # fmt: skip
         self._work: FloatArray = np.zeros((6, 3))
         self._unknown: FloatArray = np.zeros(3)
         self._now = 0.0
@@ -72,7 +76,8 @@ class SwitchingTracker:
         self._high: FloatArray = np.full(3, -np.inf)
         self._extent_um: FloatArray = np.ones(3)
         self._ends: FloatArray = np.array([-np.inf, np.inf])
-        self._weights = 0.0
+        self._found_ends: FloatArray = np.zeros(2)
+        self._weight = 0.0
         self._mean_variance: FloatArray = np.zeros(3)
 
     def step(
@@ -93,7 +98,12 @@ class SwitchingTracker:
             # nothing moves farther in z than the stack is high
             self._unknown[2] = (min(reach, float(self._extent_um[2])) / REACH_SIGMAS / frame_s) ** 2
         moving = motion.Motion(
-            self.learning.q, self.learning.rates, self._unknown, self.flow.errors, self._ends, clock.frame_s
+            self.learning.q,
+            self.learning.rates,
+            self._unknown,
+            self.flow.errors,
+            self._ends + focus_um,
+            clock.frame_s,
         )
         if self.alive and clock.frame_s > 0:
             if not self.learning.ready:
@@ -110,6 +120,8 @@ class SwitchingTracker:
             high = np.maximum(low, self._spacing_um(count) ** 2 / clock.frame_s)
             self.learning.learn(low, high)
             self._learn_flow()
+            m, axes = self._memory, self._axes
+            self.resolution.learn(m.measured.z[:axes, :count], m.measured.R[:axes, :count], self._extent_um)
         return tracks, self._memory.tally, len(detections) - count
 
     def _begin(self, frame_s: float, count: int) -> None:
@@ -119,9 +131,9 @@ class SwitchingTracker:
         first guess would let the directed model, at rest, have the slow particles, and keep them.
         """
         step = (FIRST_STEP_SPACINGS * self._spacing_um(self.alive)) ** 2
-        axes, m = self._axes, self._memory
+        axes, memory = self._axes, self._memory
         if count:
-            to = KDTree(m.measured.z[:axes, :count].T)
+            to = KDTree(memory.measured.z[:axes, :count].T)
             squares = to.query(self._state[motion.P : motion.P + axes, : self.alive].T)[0] ** 2
             near = float(np.quantile(squares, SLOW_PART)) / float(chi2.ppf(SLOW_PART, axes))
             noise = 2.0 * float(self._mean_variance[:axes].mean())
@@ -166,26 +178,29 @@ class SwitchingTracker:
             self._low[axes:] = self._high[axes:] = 0.0
             self._mean_variance[:axes] = m.measured.R[:axes, :count].mean(axis=1)
             self.flow.cover(self._low, self._high)
-            if axes == 3:
-                self._learn_ends(m.measured.z[2, :count])
+            if axes == 3 and z_um.size > 1:
+                self._learn_ends(m.measured.z[2, :count] - focus_um, z_um)
         seen = np.where(np.isfinite(self._low), self._high - self._low, 0.0)
         self._extent_um = np.maximum(seen, SMALLEST_EXTENT_SIGMAS * self._sigma)
         if z_um.size > 1:  # the stack is known, however few particles there are
             self._extent_um[2] = max(seen[2], float(z_um[-1]))
         return count
 
-    def _learn_ends(self, heights: FloatArray) -> None:
-        """The heights between which particles are seen, had they the same density everywhere.
+    def _learn_ends(self, heights: FloatArray, z_um: FloatArray) -> None:
+        """Learn between which `heights` above the first slice particles are seen, had they the same density
+        everywhere: the lowest and highest of all would move outwards with each error of a position.
 
-        The lowest and highest of all would move outwards with each error of a position.
+        An end is not far from an end of the stack: else it is that of a group of particles, which may move on.
         """
         low, high = np.quantile(heights, (END_PART, 1.0 - END_PART))
         beyond = END_PART / (1.0 - 2.0 * END_PART) * (high - low)
         now = np.array([low - beyond, high + beyond])
-        self._weights *= math.exp(-1.0 / END_MEMORY_FRAMES)
-        self._weights += heights.size
-        known = np.where(np.isfinite(self._ends), self._ends, now)
-        self._ends = known + heights.size / self._weights * (now - known)
+        self._weight *= math.exp(-1.0 / END_MEMORY_FRAMES)
+        self._weight += heights.size
+        self._found_ends += heights.size / self._weight * (now - self._found_ends)
+        stack = z_um[[0, -1]]
+        near = np.abs(self._found_ends - stack) <= (stack[1] - stack[0]) / (z_um.size - 1)
+        self._ends = np.where(near, self._found_ends, stack)
 
     def _reserve(self, tracks: int, detections: int) -> None:
         have = self._state.shape[1]
@@ -196,6 +211,7 @@ class SwitchingTracker:
             state[:, :have], label[:, :have] = self._state, self._label
             self._state, self._label = state, label
             self._seen, self._costs = np.zeros(size), np.zeros(size)
+            self._merged = np.full(size, -1), np.zeros(size), np.zeros((3, size)), np.zeros((3, size))
         if detections > self._times.size:
             self._times = np.zeros(max(detections, 2 * self._times.size) + PADDING)
 
@@ -214,11 +230,12 @@ class SwitchingTracker:
         c, z, R = m.candidates, m.measured.z, m.measured.R
         index_points(z[:axes], R, count, tuple(c.grid))
         chances = self._chances()
+        merging.pair_up(self._state, self.alive, axes, self.resolution.width_um, *self._merged, self._seen)
         found = OVERFLOW
         while found == OVERFLOW:
             found = links.gate(
                 self._state, self.alive, axes, z, R, self._times, count, tuple(chances), self._seen, tuple(c.grid),
-                tuple(c.found),
+                tuple(c.found), self._merged,
             )  # fmt: skip
             if found == OVERFLOW:
                 c.grow_candidates()
@@ -235,7 +252,7 @@ class SwitchingTracker:
         rows = np.full((track_life.COLUMNS, self.alive + count), np.nan)
         life.advance(
             (self._state, self._label, self.alive, born),
-            m.assignment.memory.column_of,
+            (m.assignment.memory.column_of, *self._merged),
             self._costs,
             tuple(m.measured),
             self._times,
