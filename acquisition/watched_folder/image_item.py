@@ -72,8 +72,8 @@ def _check_images(path: Path, stack: ImageStack, axes: str | None) -> None:
     if slices > 1 and axes is None:
         stack.close()
         raise OtherFilesNeededError(
-            f"{path.name} holds volumes of {slices} slices, and volumes are not taken while they are written; replay "
-            'the file afterwards, or give source.axes = "TYX" if its planes are images one after the other'
+            f"{path.name} holds volumes of {slices} slices, and volumes are not taken while they are written; "
+            'replay the file afterwards, or give source.axes = "TYX" if its planes are images one after the other'
         )
 
 

@@ -17,12 +17,12 @@ from liveptv.session.plan import ImageFormat
 from liveptv.session.self_check import checks_of
 from liveptv.session.sources import OpenedSource, open_source
 from liveptv.session.supervisor import new_run_id
+from liveptv.volumes.projections import flattened
 from liveptv.workflows.run import KEPT_AS, KEPT_EVENTS
 from stream.messages import Detections, Frame, Message
 from stream.stage import Stage
 from tracking.trajectories.compression import pack
 from tracking.trajectories.file import TrajectoryFile, annotate
-from liveptv.volumes.projections import flattened
 from tracking.trajectories.snapshot import store_snapshot
 
 DONE = "done"
