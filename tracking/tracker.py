@@ -215,12 +215,13 @@ class OnlineTracker:
         return tracks
 
     def _is_switching(self, detections: Detections) -> bool:
-        """Whether particles switch between two kinds of motion; the first frame with particles decides."""
+        """Whether particles switch between two kinds of motion; the first frame with a place decides."""
         if self._switches is None:
-            info = detections.info
-            is_volume = info.volume is not None or bool(np.isfinite(detections.time_offset_s).any())
-            if not len(detections) and not is_volume:
+            placed, axes = _placed(detections)
+            is_volume = detections.info.volume is not None
+            if not is_volume and not axes:
                 return False
+            is_volume |= bool(np.isfinite(detections.time_offset_s[placed]).any())
             wanted = self.settings.motion
             self._switches = self._is_flow and (wanted == "switching" or (wanted == "auto" and is_volume))
         return self._switches
@@ -307,11 +308,10 @@ class OnlineTracker:
         return int(count)
 
     def _decide_axes(self, detections: Detections) -> None:
-        usable = (np.abs(detections.table[:2]) < kalman.FARTHEST_UM).all(axis=0)
-        if not usable.any():
+        _, axes = _placed(detections)
+        if not axes:
             return
-        with_depth = np.abs(detections.z_um[usable]) < kalman.FARTHEST_UM
-        self._axes = 3 if with_depth.mean() >= 0.5 else 2
+        self._axes = axes
         # The upper quantile of chi-square with k degrees of freedom.
         self._gate = 2.0 * float(gammainccinv(self._axes / 2.0, self.settings.gate_tail))
         self._flow = FlowField(self._axes)
@@ -485,6 +485,15 @@ class OnlineTracker:
         x, v = m.state[kalman.POSITION : kalman.VELOCITY], m.state[kalman.VELOCITY : kalman.PP]
         self._flow.learn(x, v, m.settled[:n], m.state[kalman.VV : kalman.BRIGHTNESS])
         self._sides.learn(m.state, m.settled[:n], self._low, self._high)
+
+
+def _placed(detections: Detections) -> tuple[npt.NDArray[np.bool_], int]:
+    """Which detections of a first frame have a place, and whether in 3D or in 2D; 0: none has one."""
+    usable = (np.abs(detections.table[:2]) < kalman.FARTHEST_UM).all(axis=0)
+    if not usable.any():
+        return usable, 0
+    with_depth = np.abs(detections.z_um) < kalman.FARTHEST_UM
+    return (usable & with_depth, 3) if with_depth[usable].mean() >= 0.5 else (usable, 2)
 
 
 def _finder(settings: TrackerSettings) -> SecondDetectionFinder | None:
