@@ -40,6 +40,10 @@ ROUNDED = (
     "{} is of an earlier version, which rounded the detections only after it had tracked them: with the same "
     "settings the trajectories are nearly the same, not to the last bit"
 )
+NO_SLICES = (
+    "{} has tracks in volumes, and does not keep which slices were missing and when each was taken: with the same "
+    "settings the trajectories are nearly the same, not to the last bit"
+)
 
 
 def settings_for(path: Path, overrides: list[str] | None = None) -> Experiment:
@@ -78,6 +82,8 @@ def retrack(
             )
         if not file.keeps_detections:
             caution(ROUNDED.format(path))
+        if "volume" in file.attributes:
+            caution(NO_SLICES.format(path))
         unfinished = UnfinishedFile(experiment.run.output, overwrite=experiment.run.overwrite)
         try:
             _write(file, experiment, unfinished.path, caution)
