@@ -19,6 +19,7 @@ from liveptv.models import SHIPPED_MODEL
 from liveptv.replaying.preparing import prepare_replay
 from liveptv.replaying.recorded import recorded_run
 from stream.errors import ConfigurationError, SourceError
+from stream.messages import FitDecision
 from tracking.trajectories.control_record import read_control
 from tracking.trajectories.file import TrajectoryFile
 
@@ -68,7 +69,8 @@ def test_the_replay_with_the_settings_of_the_run_gives_the_rows_of_the_run(recor
 
 def test_the_run_says_for_each_frame_what_its_detector_decided(recorded):
     _, frames = rows_of(recorded.tracks)
-    assert set(frames["fit"]) <= {1, 2}  # a live run always has a limit
+    assert FitDecision.WHOLE not in frames["fit"]  # a live run always has a limit
+    assert set(frames["fit"]) <= {*FitDecision}  # on a busy computer the fit may not have been compiled in time
     assert (frames["predicted_from"] < frames["frame"].astype(np.int64)).all()
     assert (frames["learnt_from"] < frames["frame"].astype(np.int64)).all()
 
