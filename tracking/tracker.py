@@ -489,7 +489,9 @@ class OnlineTracker:
 
 def _placed(detections: Detections) -> tuple[npt.NDArray[np.bool_], int]:
     """Which detections of a first frame have a place, and whether in 3D or in 2D; 0: none has one."""
-    usable: npt.NDArray[np.bool_] = np.asarray((np.abs(detections.table[:2]) < kalman.FARTHEST_UM).all(axis=0))
+    usable: npt.NDArray[np.bool_] = np.asarray(
+        (np.abs(detections.table[:2]) < kalman.FARTHEST_UM).all(axis=0)
+    )
     if not usable.any():
         return usable, 0
     with_depth = np.abs(detections.z_um) < kalman.FARTHEST_UM

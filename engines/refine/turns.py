@@ -166,9 +166,13 @@ class FitTurns:
         def found() -> Waits | None:
             return next((w for w in self._waits if w.frame == frame), None)
 
+        def may_choose() -> bool:
+            have = {w.frame for w in self._waits}
+            return any(other <= frame and other not in have for other in self._at_work)
+
         if frame < 0:
             return None
-        if not self._chosen.wait_for(lambda: found() or frame not in self._at_work, TURN_S):
+        if not self._chosen.wait_for(lambda: found() or not may_choose(), TURN_S):
             raise TimeoutError(f"the fit of frame {frame}, on which this one depends, has not begun")
         return found() or self._newest(frame)
 

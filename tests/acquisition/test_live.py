@@ -174,7 +174,11 @@ def test_frames_that_wait_while_the_camera_is_paused_are_delivered_before_new_on
     waiting = int(stream.gauges()["buffer"])
     frames = take(stream, waiting + 5)
     assert waiting > 10
-    assert stream.counts() == {"received": waiting + 8, "lost_in_camera": 0}
+    counts = stream.counts()
+    assert (counts["received"], counts["lost_in_camera"]) == (
+        waiting + 8,
+        0,
+    )  # others may wait: the camera runs
     assert [f.info.camera_frame for f in frames] == list(range(3, waiting + 8))
     assert (np.diff([f.info.time_s for f in frames]) > 0).all()
 

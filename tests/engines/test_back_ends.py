@@ -211,7 +211,7 @@ def test_a_back_end_that_fails_as_it_warms_up_is_replaced_by_one_that_is_warm():
     other = MadeEngine("other")
     engine, said = guarded(MadeEngine("first", cold), other)
     engine.warmup(32, 32, np.dtype(np.uint8))
-    assert other.warm == (32, 32, np.dtype(np.uint8))
+    assert other.warm == (32, 32, np.dtype(np.uint8), 1)
     assert said == ["no memory; other (cpu) continues in its place"]
 
 

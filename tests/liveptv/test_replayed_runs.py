@@ -70,7 +70,9 @@ def test_the_replay_with_the_settings_of_the_run_gives_the_rows_of_the_run(recor
 def test_the_run_says_for_each_frame_what_its_detector_decided(recorded):
     _, frames = rows_of(recorded.tracks)
     assert FitDecision.WHOLE not in frames["fit"]  # a live run always has a limit
-    assert set(frames["fit"]) <= {*FitDecision}  # on a busy computer the fit may not have been compiled in time
+    assert set(frames["fit"]) <= {
+        *FitDecision
+    }  # on a busy computer the fit may not have been compiled in time
     assert (frames["predicted_from"] < frames["frame"].astype(np.int64)).all()
     assert (frames["learnt_from"] < frames["frame"].astype(np.int64)).all()
 
