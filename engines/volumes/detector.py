@@ -97,6 +97,7 @@ class VolumeDetector:
 
         `image` is (Z, H, W); `missing`, `heights_um` and `times_s` (Z,) are the slices'.
         """
+        image = unchangeable(image)
         background, noise = self.surroundings(image, missing)
         # the noise of a calibration holds for the errors; light of a spot's size makes places more doubtful only
         of_voxels = noise if self._noise is None else self._noise
@@ -157,6 +158,13 @@ class VolumeDetector:
             confidence=probability,
             flags=np.where(near, float(DetectionFlag.AT_END), 0.0),
         )
+
+
+def unchangeable(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The same image, read-only, as those of a shared ring are: kernels are compiled for one kind of array."""
+    seen = image.view()
+    seen.flags.writeable = False
+    return seen
 
 
 def _table(count: int, **columns: FloatArray) -> FloatArray:

@@ -18,7 +18,7 @@ from engines.file_hash import file_hash
 from engines.ordered_threads import default_workers
 from engines.particle_limit import strongest
 from engines.settings import DetectorSettings
-from engines.volumes.detector import VolumeDetector, Voxel
+from engines.volumes.detector import VolumeDetector, Voxel, unchangeable
 from engines.volumes.model import VolumeModel, load_volume_model
 from engines.volumes.psf import VolumePsf
 from engines.volumes.spot_size import estimate_spot_size
@@ -125,6 +125,8 @@ class VolumeEngine:
         image = np.minimum(rng.poisson(light), np.iinfo(dtype).max).astype(dtype)
         missing = np.zeros(size[0], np.bool_)
         voxel = Voxel(1.0, self._pixel_size_um)
+        if self._psf(voxel) is None:
+            estimate_spot_size(unchangeable(image), missing)
         psf = self._psf(voxel) or VolumePsf.gaussian(
             WARMUP_SIGMA * voxel.pixel_um, WARMUP_SIGMA * voxel.pixel_um, WARMUP_SIGMA, voxel.zyx_um
         )
@@ -176,7 +178,7 @@ class VolumeEngine:
         """The detector for these voxels; None while the size of a spot is not known."""
         psf = self._psf(voxel)
         if psf is None:
-            found = estimate_spot_size(image, missing)
+            found = estimate_spot_size(unchangeable(image), missing)
             if found is None:
                 return None
             sigma_um = [s * v for s, v in zip(found[0], voxel.zyx_um, strict=True)]

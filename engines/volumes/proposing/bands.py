@@ -87,17 +87,18 @@ class BandFilter(ABC):
             return Proposals.none()
         depth, height, width = image.shape
         fill = self._filler(image, missing, background, noise, BAND + 2 * HALO)
-        band = np.empty((depth, min(height, BAND + 2 * HALO), width), np.float32)
+        band = np.empty(depth * min(height, BAND + 2 * HALO) * width, np.float32)
         room = np.empty((4, min(MOST_IN_A_BAND, band.size // 4 + 1)))
         parts = []
         for start in range(0, height, BAND):
             stop = min(height, start + BAND)
             first, last = max(0, start - HALO), min(height, stop + HALO)
-            out = band[:, : last - first]
+            # contiguous, as kernels are compiled for one layout
+            out = band[: depth * (last - first) * width].reshape(depth, last - first, width)
             fill(first, out)
             count = local_maxima(out, first, start, stop, self.least_strength, room, 0)
-            found = room[:, : min(count, room.shape[1])]
-            parts.append(between_voxels(out, first, found) if self._between else found.copy())
+            found = room[:, : min(count, room.shape[1])].copy()
+            parts.append(between_voxels(out, first, found) if self._between else found)
         table = np.concatenate(parts, axis=1)
         x, y, z, strength = table[:, np.argsort(-table[3], kind="stable")]
         spread = np.sqrt(noise.variance(background.at(x, y, z)))
