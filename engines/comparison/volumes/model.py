@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,12 @@ from engines.comparison.volumes.card import HourglassCard, hourglass_card
 from engines.comparison.volumes.input import normalised, padded
 from engines.comparison.volumes.kinds import TITLES
 from engines.engine import BackEndError
-from engines.network.onnx_runtime import onnx_runtime
-from engines.network.time_limit import LIMITS
+from engines.network.session import OnnxSession
 from stream.errors import ConfigurationError
 
 INPUT, OUTPUT = "volume", "map"
-LOAD_S = 60.0
-"""Longest time to open a file, s; those of this program take 0.1."""
 LONGEST_RUN_S = 600.0
 """Longest time for one stack, s: 512 x 512 x 10 voxels take some 15 on one core."""
-ERRORS_ONLY, NOTHING = 3, 4
-"""Log levels of ONNX Runtime."""
 MARKS = tuple(f'"kind":"{kind}"'.encode() for kind in TITLES)
 """What only a file with the card of one of these networks holds."""
 
@@ -45,29 +39,10 @@ class HourglassModel:
     """
 
     def __init__(self, path: Path) -> None:
-        self._library = onnxruntime = onnx_runtime()
-        if not path.is_file():
-            raise ConfigurationError(f"no model file {path}")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = ERRORS_ONLY
-        try:
-            content = read_file(path, MOST_MODEL_BYTES)
-            with LIMITS.limited(LOAD_S, partial(options.set_load_cancellation_flag, True)):
-                self._session = onnxruntime.InferenceSession(
-                    content, options, providers=["CPUExecutionProvider"]
-                )
-        except Exception as error:  # ONNX Runtime's exceptions have no common class but this one
-            detail = " ".join(str(error).split())
-            raise ConfigurationError(f"{path} is not an ONNX model, or damaged: {detail}") from error
-        self.card: HourglassCard = hourglass_card(
-            self._session.get_modelmeta().custom_metadata_map, str(path)
-        )
+        self._session = OnnxSession(path)
+        self.card: HourglassCard = hourglass_card(self._session.metadata, str(path))
         self._path = path
-        names = [
-            [end.name for end in ends] for ends in (self._session.get_inputs(), self._session.get_outputs())
-        ]
+        names = self._session.ends
         if names != [[INPUT], [OUTPUT]]:
             raise ConfigurationError(
                 f"{path} has inputs and outputs {names}, not {INPUT} and {OUTPUT}; export it again"
@@ -85,21 +60,13 @@ class HourglassModel:
 
         Raises `BackEndError` where that takes longer than `LONGEST_RUN_S` or gives another shape.
         """
-        options = self._library.RunOptions()
-        options.log_severity_level = NOTHING
-        stopped: list[bool] = []
-
-        def stop() -> None:
-            stopped.append(True)
-            options.terminate = True
-
-        with LIMITS.limited(LONGEST_RUN_S, stop):
-            try:
-                (answer,) = self._session.run([OUTPUT], {INPUT: volume[None, None]}, options)
-            except Exception as error:  # as above
-                size = " x ".join(str(count) for count in volume.shape)
-                detail = f"it took over {LONGEST_RUN_S:g} s" if stopped else " ".join(str(error).split())
-                raise BackEndError(f"{self._path} failed on a volume of {size} voxels: {detail}") from error
+        size = f"a volume of {' x '.join(str(count) for count in volume.shape)} voxels"
+        try:
+            answer = self._session.run(OUTPUT, {INPUT: volume[None, None]}, LONGEST_RUN_S, size)
+        except BackEndError:
+            raise
+        except Exception as error:  # ONNX Runtime's exceptions have no common class but this one
+            raise BackEndError(f"{self._path} failed on {size}: {' '.join(str(error).split())}") from error
         if answer.shape[2:] != volume.shape:
             raise BackEndError(f"{self._path} gives maps of another shape than the volume; export it again")
         found: npt.NDArray[np.float32] = answer[0, 0]
