@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from calibration.json_values import plain
 from calibration.matching import (
     AXES,
     GATE_XY_UM,
@@ -94,8 +95,8 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain dictionaries, lists and numbers; what is not a finite number becomes None."""
-        plain: dict[str, Any] = _plain(asdict(self))
-        return plain
+        values: dict[str, Any] = plain(asdict(self))
+        return values
 
 
 def evaluate(
@@ -204,13 +205,3 @@ def _errors(matched: Matched, chosen: BoolArray) -> dict[str, AxisErrors]:
             calibration_robust=SIGMA_OF_MAD * float(np.median(np.abs(scaled))) if scaled.size else math.nan,
         )
     return result
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from scipy.spatial import KDTree
 
 from calibration.evaluation import pulls, within
+from calibration.json_values import plain
 from calibration.matching import Table, assigned, nearest_neighbour
 from engines.robust_sigma import SIGMA_OF_MAD
 from stream.errors import ConfigurationError
@@ -110,8 +111,8 @@ class VolumeScore:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists and numbers; what is not finite becomes None."""
-        plain: dict[str, Any] = _plain(asdict(self))
-        return plain
+        values: dict[str, Any] = plain(asdict(self))
+        return values
 
 
 def match_volumes(truth: Table, found: Table, gate: float, unit_um: tuple[float, float, float]) -> Matches:
@@ -274,13 +275,3 @@ def _points(table: Table, name: str) -> FloatArray:
     if not np.isfinite(points).all():
         raise ConfigurationError(f"{name} has rows without frame, x, y or z; volumes need all of them")
     return points
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
