@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 UNEVEN = 0.5
-"""Positions whose steps differ from the usual one by more than this fraction are not those of the slices."""
+"""Positions whose steps differ from the distance of the slices by more than this fraction are not theirs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -77,7 +77,7 @@ def _shape(step_um: float, pixel_um: float) -> str:
 
 
 def measured_step_um(focus_um: npt.NDArray[np.float64]) -> float:
-    """The usual distance between the positions (volumes, depth), um, of slices; NaN if they are unknown or do not
+    """The median distance between the positions (volumes, depth), um, of slices; NaN if they are unknown or do not
     rise or fall from slice to slice."""
     moves = np.diff(focus_um, axis=1)
     known = moves[np.isfinite(moves).all(axis=1)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -47,15 +48,17 @@ class WorldCamera(SimulatedDevice, CameraDevice):
         self._register_optics()
         self._register()
 
+    @abstractmethod
     def _register_optics(self) -> None:
-        raise NotImplementedError
+        """Make the properties of the optics."""
 
+    @abstractmethod
     def _sight(self) -> Sight:
-        raise NotImplementedError
+        """What the camera sees of the scene."""
 
+    @abstractmethod
     def _prepare(self) -> Drawing:
         """Change the scene as the optics need it, and make what draws."""
-        raise NotImplementedError
 
     def get_exposure(self) -> float:
         """Exposure, ms; it limits the frame rate, but neither blurs nor brightens the image."""
