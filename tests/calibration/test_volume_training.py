@@ -316,12 +316,11 @@ def test_a_training_resumes_where_it_ended(tmp_path):
     assert [score["steps"] for score in longer.scores] == [3, 5]
 
 
-def test_train_makes_a_network_of_a_calibration_for_volumes(tmp_path):
+def test_train_makes_a_network_of_a_calibration_for_volumes(tmp_path, capsys):
     import h5py
-    from typer.testing import CliRunner
 
     from engines.volumes.layout import GROUP, KIND, KIND_ATTRIBUTE, NOISE, PSF
-    from liveptv.cli.main import app
+    from liveptv.cli.main import run_command_line
 
     calibration, output = tmp_path / "beads.h5", tmp_path / "volumes.onnx"
     with h5py.File(calibration, "w") as file:
@@ -332,12 +331,10 @@ def test_train_makes_a_network_of_a_calibration_for_volumes(tmp_path):
         VolumePsf.gaussian(0.12, 0.12, 0.3, (0.2, 0.1, 0.1)).save(group.create_group(PSF))
     arguments = ["train", str(calibration), "-o", str(output), "--minutes", "0.02"]
     arguments += ["--processes", "1", "--batch", "1"]
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 0, result.output
-    assert "network for volumes written to" in result.output
+    assert run_command_line(arguments) == 0
+    assert "network for volumes written to" in " ".join(capsys.readouterr().out.split())
     card = VolumeOnnxModel(output).card
     assert card.made_from == "calibration beads.h5"
     assert len(card.calibration_sha256) == 64
     assert card.training["crop_px"] == 64
-    wrong = CliRunner().invoke(app, [*arguments, "--overwrite", "--from", str(calibration)])
-    assert wrong.exit_code != 0
+    assert run_command_line([*arguments, "--overwrite", "--from", str(calibration)]) != 0
