@@ -130,12 +130,14 @@ def record_prediction(context: StageContext, waits: bool) -> None:
 def governed(context: StageContext, engine: Engine, images: ImageFormat, rules: FrameRules) -> Engine:
     """The engine, in a live run with its fit limited to what the camera leaves time for.
 
-    Each change of what is fitted goes into the event log. A detector of a user's own has no fit to limit.
+    Each change of what is fitted goes into the event log. A detector of a user's own has no fit to limit, and with
+    `detector.too_slow` "drop" the fit is not limited.
     """
     from engines.governed_engine import GovernedEngine
     from engines.governor import Change, Governor
 
-    if not rules.is_live or context.plan.experiment.detector.file is not None:
+    settings = context.plan.experiment.detector
+    if not rules.is_live or settings.file is not None or settings.too_slow == "drop":
         return engine
     period_ms = 1e3 / images.frame_rate_hz if images.frame_rate_hz > 0 else 0.0
     workers = int(engine.info.details.get("workers", 1))
