@@ -112,8 +112,8 @@ class DetectorSettings(Section):
     )
     too_slow: Literal["reduce", "drop"] = Field(
         "reduce",
-        description="what a live run gives up first where the detector is too slow for the camera. reduce: the whole "
-        "fit of some particles, then frames; drop: frames only",
+        description="what a live run gives up first where the detector is too slow for the camera. reduce: the "
+        "whole fit of some particles, then frames; drop: frames only",
     )
     self_check: bool = Field(
         True,
