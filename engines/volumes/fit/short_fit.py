@@ -41,8 +41,8 @@ from engines.volumes.fit.volume import FIRST_VOXELS, in_groups, put_all
 from engines.volumes.fit.windows import boxes_of, make_room, room_for
 
 STEPS = 2
-"""With two, lone particles are as far off as after the whole fit, to 3 % (SNR 1 to 7, 2,700 particles). A third would
-take half as long again."""
+"""With two, lone particles are as far off as after the whole fit, to 3 % (SNR 1 to 7, 2,700 particles). A third
+would take half as long again."""
 
 
 @njit(cache=True, nogil=True)
