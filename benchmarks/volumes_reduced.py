@@ -4,9 +4,9 @@
 
 Draws stacks of 256 x 256 x 10 voxels (`volume_scene.py`) and detects in each three times: with the whole fit, with
 a fifth of its work after the short fit of all, and with the short fit alone. For each: the score F1 (gate of 5
-voxels, pairs one to one), the processor time of the detector, and for lone and overlapped particles (nearest other one beyond or
-within 6 standard deviations of a spot) the rms error of z, y, x in voxels and the median of error over stated error,
-in units of what it is for normal errors (1: as stated).
+voxels, pairs one to one), the processor time of the detector, and for lone and overlapped particles (nearest other
+one beyond or within 6 standard deviations of a spot) the rms error of z, y, x in voxels and the median of error
+over stated error, in units of what it is for normal errors (1: as stated).
 """
 
 from __future__ import annotations
