@@ -127,7 +127,6 @@ def measure(name, arguments, folder, particles, drop_every, too_slow):
         "in_part": int((~whole & (frames["fit"] == FitDecision.LIMITED)).sum()),
         "short": int((frames["fit"] == FitDecision.NO_TIME).sum()),
     }
-    row["detector_ms_median"] = round(float(np.nanmedian(frames["detector_ms"])), 1)
     row["detections_reduced"] = counts["detect"].get("reduced", 0)
     row["detections"] = counts["detect"]["particles"]
     compare(row, folder / f"{name}.h5", frames, truth_of(truth, arguments.slices))
