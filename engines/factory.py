@@ -29,6 +29,7 @@ def open_engine(
     say: Callable[[str], None] = log.warning,
     fit_may_join: bool = False,
     volumes: bool = False,
+    while_waiting: Callable[[], None] = lambda: None,
 ) -> Engine:
     """Open an engine for images of `pixel_size_um`, with warnings for what it leaves out (`WatchedEngine`).
 
@@ -36,13 +37,14 @@ def open_engine(
     a width curve (.h5): the classical detector with depth; a network (.onnx): that, on the settings' back end.
     With `volumes` the frames are volumes: `model` None, or a calibration of volumes (.h5): matched filter and fit.
     `say` gets a line when a back end fails, and when particles are left out. With `fit_may_join` the engine's
-    `warmup` does not wait for a fit that has to be compiled first: see `NetworkEngine.let_fit_join`.
-    Raises `ConfigurationError` for every other file, for one
-    that cannot be read, and if the settings ask for another kind of detector than the model is for.
+    `warmup` does not wait for a fit that has to be compiled first (`NetworkEngine.let_fit_join`), nor do volumes
+    for the size of a spot (`VolumeEngine`), for which otherwise is waited, and `while_waiting` called now and then.
+    Raises `ConfigurationError` for every other file, for one that cannot be read, and if the settings ask for
+    another kind of detector than the model is for.
     """
     from engines.watched_engine import WatchedEngine
 
-    engine = _open(settings, model, pixel_size_um, say, fit_may_join, volumes)
+    engine = _open(settings, model, pixel_size_um, say, fit_may_join, volumes, while_waiting)
     if (
         settings.self_check
         and not volumes
@@ -74,6 +76,7 @@ def _open(
     say: Callable[[str], None],
     fit_may_join: bool,
     volumes: bool,
+    while_waiting: Callable[[], None],
 ) -> Engine:
     if not pixel_size_um > 0:
         raise ConfigurationError(f"the pixel size must be positive, not {pixel_size_um:g} um")
@@ -82,7 +85,7 @@ def _open(
 
         return OwnEngine(settings, pixel_size_um, say)
     if volumes:
-        return _open_for_volumes(settings, model, pixel_size_um, say)
+        return _open_for_volumes(settings, model, pixel_size_um, say, fit_may_join, while_waiting)
     _check_for_images(settings, model)
     network = model is not None and model.suffix.lower() == NETWORK_SUFFIX
     if settings.engine == "network" and not network:
@@ -149,7 +152,12 @@ def _check_for_images(settings: DetectorSettings, model: Path | None) -> None:
 
 
 def _open_for_volumes(
-    settings: DetectorSettings, model: Path | None, pixel_size_um: float, say: Callable[[str], None]
+    settings: DetectorSettings,
+    model: Path | None,
+    pixel_size_um: float,
+    say: Callable[[str], None],
+    size_may_join: bool,
+    while_waiting: Callable[[], None],
 ) -> Engine:
     if model is not None:
         if not _is_published(model):
@@ -174,7 +182,9 @@ def _open_for_volumes(
         raise ConfigurationError('detector.engine is "network", which needs a network; give a model (.onnx)')
     from engines.volumes.engine import VolumeEngine
 
-    return VolumeEngine(settings, pixel_size_um, model, say=say)
+    return VolumeEngine(
+        settings, pixel_size_um, model, say=say, size_may_join=size_may_join, while_waiting=while_waiting
+    )
 
 
 def pixel_size_of(model: Path | None) -> float | None:

@@ -27,7 +27,8 @@ class RepeatedImages:
         self._step = 1
 
     def is_repeated(self, image: npt.NDArray[Any]) -> bool:
-        """Whether an image (H, W) is the one before it once more, pixel for pixel."""
+        """Whether an image (H, W), or a volume (Z, H, W), is the one before it once more, pixel for pixel."""
+        image = image.reshape(-1, image.shape[-1])  # of a volume the rows of all slices
         if self._before is None:
             self._step = EVERY_ROWS if _is_noisy(image[::EVERY_ROWS]) else 1
         seen = image[:: self._step]

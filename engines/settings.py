@@ -110,6 +110,11 @@ class DetectorSettings(Section):
         True,
         description="refine each detection by a fit of the PSF model, where the model file holds one",
     )
+    too_slow: Literal["reduce", "drop"] = Field(
+        "reduce",
+        description="what a live run gives up first where the detector is too slow for the camera. reduce: the "
+        "whole fit of some particles, then frames; drop: frames only",
+    )
     self_check: bool = Field(
         True,
         description="compare the images of particles, the light and what stays at its place with the calibration "

@@ -8,31 +8,19 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from engines.admission import Admission
 from engines.engine import DetectionError, Engine, announces, failed_frames
 from engines.prediction_choice import PredictionChoice
-from engines.selfcheck.gauges import ALARMS, DETAIL, gauges_of
-from engines.watched_engine import FAILED, REPEATED
+from engines.stage_report import engine_counts, engine_gauges, prediction_counts, stated_errors
+from engines.viewer_copies import ViewerCopies
+from engines.watched_engine import FAILED
 from stream.link import Delivery, Receiver, Sender
 from stream.messages import Decisions, Detections, Frame, FrameInfo, StageState, StreamEnd, StreamStart
 from stream.monitor import Publisher
 from stream.waker import Waker
 
 ACKNOWLEDGE_PERIOD_S = 0.002
-LEFT_OUT = "left_out_"
-"""Prefix, in the counts of the stage, of the reasons for which an engine left particles out."""
 RESULT_S = 0.05
-PICTURE_BYTES_PER_S = 60e6
-"""Bytes of images and volumes a second that viewers are sent at most: 11 volumes of 512 x 512 x 10. Copying that
-takes a few per cent of a core (memory moves some GB/s); without a limit, two of the largest volumes a second would
-take much of one."""
-PREDICTION = "prediction"
-"""What an engine's `info.details` say of predictions: counts, or False where it cannot use any."""
-PREDICTED_FRAMES, PREDICTED = "predicted_frames", ("predicted", "searched", "ghosts")
-PREDICTION_AGE, SEARCHED_PART = "prediction_age", "searched_part"
-FITTED = ("refined", "not_refined", "reduced", "not_compiled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +100,7 @@ class DetectStage:
         self._dropped_late = self._failed = 0
         self._past: Counter[str] = Counter()
         self._sender = sender
-        self._monitor = monitor
-        self._monitor_period_s = 1.0 / monitor_hz
-        self._picture_due_s = 0.0
+        self._viewers = ViewerCopies(monitor, monitor_hz)
         self._held: deque[_Held] = deque()
         self._end: StreamEnd | None = None
         self._ended = False
@@ -324,17 +310,7 @@ class DetectStage:
         else:
             held.refused = True
             self._refused += 1
-        self._publish(frame, detections, now_s)
-
-    def _publish(self, frame: Frame, detections: Detections, now_s: float) -> None:
-        """Copies for monitors, after what the run itself needs."""
-        if self._monitor is None:
-            return
-        if now_s >= self._picture_due_s:
-            least_s = frame.image.nbytes / PICTURE_BYTES_PER_S
-            self._picture_due_s = now_s + max(self._monitor_period_s, least_s)
-            self._monitor.publish(frame)
-        self._monitor.publish(detections)
+        self._viewers.publish(frame, detections, now_s)  # after what the run itself needs
 
     def _acknowledge(self) -> None:
         """Give back, in order, the deliveries whose detections have been acknowledged or declared dropped."""
@@ -379,12 +355,7 @@ class DetectStage:
         were `predicted` and corrected, those that were `searched`, and predicted ones that were not there
         (`ghosts`).
         """
-        counted = {reason: self._past[reason] + count for reason, count in self._engine.counts().items()}
-        own = {REPEATED: counted.pop(REPEATED)} if REPEATED in counted else {}
-        counted.pop(FAILED, None)  # the stage counts those itself, once they are acknowledged
-        left_out = {f"{LEFT_OUT}{reason}": count for reason, count in counted.items()}
-        told = self._engine.info.details.get("refine")
-        fitted = told if isinstance(told, dict) else {}  # a fit that counts nothing is only named
+        details = self._engine.info.details
         dropped = self._sender.account.dropped
         return {
             "received": self._received,
@@ -393,18 +364,8 @@ class DetectStage:
             "dropped": dropped,
             **({"dropped_late": self._dropped_late} if self._dropped_late else {}),
             **({FAILED: self._failed} if self._failed else {}),
-            **left_out,
-            **own,
-            **{name: int(fitted[name]) for name in FITTED if name in fitted},
-            **self._prediction_counts(),
-        }
-
-    def _prediction_counts(self) -> dict[str, int]:
-        if self._predictions is None:
-            return {}
-        found = self._engine.info.details.get(PREDICTION) or {}
-        return {PREDICTED_FRAMES: self._predicted_frames} | {
-            name: int(found[name]) for name in PREDICTED if name in found
+            **engine_counts(self._engine.counts(), self._past, details),
+            **(prediction_counts(self._predicted_frames, details) if self._predictions is not None else {}),
         }
 
     def gauges(self) -> dict[str, float]:
@@ -415,23 +376,8 @@ class DetectStage:
         `prediction_age` is that of the last prediction used, frames; `searched_part` the part of all pixels that
         the network has read since the start.
         """
-        found = dict(self._gauges)
-        for axis in "xyz" if self._last is not None else "":
-            sigma_um = getattr(self._last, f"sigma_{axis}_um")
-            sigma_um = sigma_um[np.isfinite(sigma_um)]
-            if sigma_um.size:
-                found[f"sigma_{axis}_um"] = float(np.median(sigma_um))
         details = self._engine.info.details
-        if self._predictions is not None:
-            found[PREDICTION_AGE] = self._predictions.age
-            found[SEARCHED_PART] = float((details.get(PREDICTION) or {}).get("tiles_px", math.nan))
-        found |= gauges_of(details.get(DETAIL) or {})
-        if alarms := details.get(ALARMS):
-            found[ALARMS] = float(alarms)
-        depths_um = details.get("z_um")
-        if depths_um is not None:
-            found |= {"depth_min_um": float(depths_um[0]), "depth_max_um": float(depths_um[-1])}
-        return found
+        return self._gauges | stated_errors(self._last) | engine_gauges(details, self._predictions)
 
     def close(self) -> None:
         """Stop the engine, then forget the frames held, which will be sent again. Idempotent.

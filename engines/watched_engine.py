@@ -13,6 +13,8 @@ from stream.messages import Detections, Frame, Predictions
 REPEATED = "repeated_images"
 """The name under which repeated frames are counted."""
 TOO_MANY, HIDDEN_PX = "too_many", "hidden_px"
+NO_SIZE = "no_size"
+"""The count of volumes that came before the size of a spot was known."""
 FAILED, NO_POSITION, OUTSIDE = "failed_frames", "no_position", "outside"
 """What a detector of a user's own counts, and says itself when it begins."""
 
@@ -43,6 +45,7 @@ REMARKS = {
     ),
     FAILED: Remark("", "{n} frames left out in which the detector failed"),
     NO_POSITION: Remark("", "{n} positions that are not finite left out"),
+    NO_SIZE: Remark("", "{n} volumes not searched before the size of a spot was known"),
     OUTSIDE: Remark("", "{n} positions outside of the image left out"),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from engines.stage import LEFT_OUT
+from engines.stage_report import LEFT_OUT
 from engines.watched_engine import summary_of as summary_of_detection
 from tracking.displacements import summary_of as summary_of_tracking
 

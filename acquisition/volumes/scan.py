@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 from acquisition.live import MicroscopeStream
 from acquisition.volumes.assembler import Assembler, Volume
@@ -20,39 +20,6 @@ FAILED_IMAGES = (
 )
 
 Volumes = list[Volume[SliceStamp]]
-
-
-class Scan(Protocol):
-    """Takes volumes by `plan`, which may be replaced before `begin`; used from one thread."""
-
-    plan: VolumePlan
-    waits: bool
-
-    def __init__(
-        self,
-        images: MicroscopeStream,
-        drive: ScanDrive,
-        assembler: Assembler[SliceStamp],
-        settings: VolumeSettings,
-        plan: VolumePlan,
-        stall_s: float,
-    ) -> None: ...
-
-    def begin(self) -> None:
-        """Start with the first slice of a volume."""
-        ...
-
-    def act(self) -> Volumes:
-        """Do what is due, without waiting for it; `waits` then says whether no image can come yet."""
-        ...
-
-    def take(self, frame: Frame, exposed_ns: int) -> Volumes:
-        """Take an image of the camera; returns the volumes that are complete with it."""
-        ...
-
-    def quiet_s(self) -> float:
-        """For how long the scan has nothing to do by itself, s."""
-        ...
 
 
 class Pace:
@@ -73,11 +40,10 @@ class Pace:
         self._due_s = (self._due_s if late_s < self._period_s else now_s) + self._period_s
 
 
-class SequencedScan:
-    """The drive follows the camera's trigger through loaded positions: without an end, or start by start.
+class Scan(ABC):
+    """Takes volumes by `plan`, which may be replaced before `begin`; used from one thread.
 
-    Without an end the drive begins its positions again after the last one. With a pause between volumes, each is a
-    start of its own; where the drive does not repeat its positions, each start takes as many volumes as it holds.
+    `waits` says whether no image can come yet. A drive that has not moved for `stall_s` is blocked.
     """
 
     def __init__(
@@ -93,11 +59,42 @@ class SequencedScan:
         self.waits = False
         self._images, self._drive, self._assembler, self._stall_s = images, drive, assembler, stall_s
         self._pace = Pace(settings.volumes_per_s)
+        self._prepare(settings)
+
+    @abstractmethod
+    def _prepare(self, settings: VolumeSettings) -> None:
+        """Take what this kind of scan needs of the settings; nothing is under way yet."""
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Start with the first slice of a volume."""
+
+    @abstractmethod
+    def act(self) -> Volumes:
+        """Do what is due, without waiting for it; `waits` then says whether no image can come yet."""
+
+    @abstractmethod
+    def take(self, frame: Frame, exposed_ns: int) -> Volumes:
+        """Take an image of the camera; returns the volumes that are complete with it."""
+
+    @abstractmethod
+    def quiet_s(self) -> float:
+        """For how long the scan has nothing to do by itself, s."""
+
+
+class SequencedScan(Scan):
+    """The drive follows the camera's trigger through loaded positions: without an end, or start by start.
+
+    Without an end the drive begins its positions again after the last one. With a pause between volumes, each is a
+    start of its own; where the drive does not repeat its positions, each start takes as many volumes as it holds.
+    """
+
+    def _prepare(self, settings: VolumeSettings) -> None:
         self._volumes: int | None = None
         if settings.volumes_per_s is not None:
             self._volumes = 1
         elif not settings.drive_repeats:
-            self._volumes = max(1, drive.longest // plan.images)
+            self._volumes = max(1, self._drive.longest // self.plan.images)
         self._taken = 0
 
     def begin(self) -> None:
@@ -141,23 +138,12 @@ class SequencedScan:
         return max(self._pace.wait_s(), 0.0) if self._images.rests else math.inf
 
 
-class SteppedScan:
+class SteppedScan(Scan):
     """The program moves the drive to each slice, waits until it rests, and takes one image."""
 
-    def __init__(
-        self,
-        images: MicroscopeStream,
-        drive: ScanDrive,
-        assembler: Assembler[SliceStamp],
-        settings: VolumeSettings,
-        plan: VolumePlan,
-        stall_s: float,
-    ) -> None:
-        self.plan = plan
-        self.waits = True
-        self._images, self._drive, self._assembler, self._stall_s = images, drive, assembler, stall_s
+    def _prepare(self, settings: VolumeSettings) -> None:
         self._settle_s = settings.settle_s
-        self._pace = Pace(settings.volumes_per_s)
+        self.waits = True
         self._index = self._numbered = self._failed = self._volume = 0
         self._state = "rest"
         self._since_s = 0.0

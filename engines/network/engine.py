@@ -29,8 +29,8 @@ from engines.engine import (
 )
 from engines.fit_budget import COSTS_KEPT, FrameCost
 from engines.flatfield import load_flat_field
+from engines.frame_tasks import FrameTask, FrameTasks
 from engines.network.decode import compile_decoding, decode, slots_of
-from engines.network.frame_tasks import FrameTask, FrameTasks
 from engines.network.model import Network, OnnxModel
 from engines.network.postprocessing import check_fits, detections_of, in_sample, tables_of
 from engines.network.preparation import Preparation

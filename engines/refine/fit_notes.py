@@ -41,10 +41,11 @@ class Given(NamedTuple):
 class FitNotes:
     """Of one frame: what it goes by (`remembered`, `given`), and what has come of it.
 
-    `learnt` is taken over by who keeps these notes, in the order of frames.
+    `remembered` is None where a fit goes by nothing but its own frame. `learnt` is taken over by who keeps these
+    notes, in the order of frames.
     """
 
-    remembered: Remembered
+    remembered: Remembered | None = None
     given: Given | None = None
     credit: float = math.inf
     turns_from: int = -1

@@ -59,7 +59,7 @@ class PartialFit:
             return Remembered(self._known, self.errors.all_factors)
 
     def _going_by(self, notes: FitNotes | None) -> Remembered:
-        return self.remembered() if notes is None else notes.remembered
+        return self.remembered() if notes is None or notes.remembered is None else notes.remembered
 
     def known(self, notes: FitNotes | None) -> Sample:
         """The particles that were fitted last."""

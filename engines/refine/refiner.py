@@ -14,7 +14,7 @@ from engines.pixel_noise import pixel_noise
 from engines.refine.arguments import BoolArray, Float32Array, FloatArray, Noise
 from engines.refine.compiling import compile_fit
 from engines.refine.contrast import fill_contrast, median_of
-from engines.refine.fit_notes import FitNotes, Learnt, Remembered
+from engines.refine.fit_notes import FitNotes, Learnt
 from engines.refine.fitting import LEAST_SEARCH_UM, FitFrame, fit_particles
 from engines.refine.frame import fit_frame
 from engines.refine.partial import Part, PartialFit
@@ -95,9 +95,9 @@ class Refiner:
         """By how much the network's standard errors are off, as `StatedErrors.facts` has it."""
         return self._partial.errors.facts()
 
-    def remembered(self) -> Remembered:
-        """What the fits so far have shown, for the notes of a frame."""
-        return self._partial.remembered()
+    def notes(self) -> FitNotes:
+        """Notes for a frame, which goes by what the fits so far have shown."""
+        return FitNotes(self._partial.remembered())
 
     def begins(self, frame: int) -> None:
         """A frame is being worked on."""

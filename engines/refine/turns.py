@@ -52,13 +52,13 @@ ALL, NOTHING = Allowance(), Allowance(0.0, 0.0)
 class Waits(NamedTuple):
     """How long each particle of a `frame` has waited for its fit: `waited` (N,) frames, by their places in `tree`.
 
-    A particle is taken for the nearest one of another frame within `reach_um`.
+    A particle is taken for the nearest one of another frame within `reach`.
     """
 
     frame: int
     tree: cKDTree
     waited: FloatArray
-    reach_um: float
+    reach: float
 
 
 WAITS_KEPT = 64
@@ -70,17 +70,20 @@ bounds the wait if that one has failed."""
 
 
 class Candidates(NamedTuple):
-    """The particles (N,) of a frame: places x, y (N, 2), um, groups below N, and what says how they need a fit.
+    """The particles (N,) of a frame: places (N, D) with the same unit along all axes, groups below N, and what
+    says how they need a fit.
 
-    `doubts` (P,) are the groups of the places where one more may be, -1 where none is near.
+    `doubts` (P,) are the groups of the places where one more may be, -1 where none is near. `need` (N,) is what
+    else a particle needs a fit for, in units of `choice.need_of`.
     """
 
     frame: int
-    xy_um: FloatArray
+    place: FloatArray
     group: IntArray
     confidence: FloatArray
     sigma_z_um: FloatArray
     doubts: IntArray
+    need: FloatArray | None = None
 
 
 class FitTurns:
@@ -120,11 +123,19 @@ class FitTurns:
             self._at_work.discard(frame)
             self._chosen.notify_all()
 
-    def choose(self, of: Candidates, allowed: Allowance) -> tuple[BoolArray, float]:
+    def credit(self, total: float, allowed: Allowance) -> float:
+        """The units of cost up to which groups may be fitted in a frame whose whole fit costs `total` units."""
+        with self._lock:
+            return self._credit(total, allowed)
+
+    def choose(
+        self, of: Candidates, allowed: Allowance, credit: float | None = None
+    ) -> tuple[BoolArray, float]:
         """The particles (N,) to fit in a frame, and the units of cost that they are.
 
-        The notes of `allowed` get the credit and the frame whose waiting times were used. Where they give them, the
-        choice follows from these and the candidates alone; it then waits for that frame's choice.
+        `credit` is what the method of that name has answered, where it was asked. The notes of `allowed` get the
+        credit and the frame whose waiting times were used. Where they give them, the choice follows from these and
+        the candidates alone; it then waits for that frame's choice.
         """
         n = len(of.group)
         if n == 0:
@@ -134,14 +145,16 @@ class FitTurns:
         given = None if allowed.notes is None else allowed.notes.given
         with self._chosen:
             waits = self._newest(of.frame) if given is None else self._of(given.turns_from)
-            before = _waited(waits, of.xy_um)
+            before = _waited(waits, of.place)
             waited = np.where(np.isnan(before), 1.0, before + 1.0)
-            credit = self._credit(total, allowed) if given is None else given.credit
+            if credit is None:
+                credit = self._credit(total, allowed)
             if credit == math.inf:
                 chosen, units, self._debt = np.ones(n, np.bool_), total, 0.0
             else:
                 size = np.bincount(of.group, minlength=n)
                 need = need_of(size[of.group] > 1, np.isnan(before), of.confidence, of.sigma_z_um)
+                need = need if of.need is None else need + of.need
                 chosen, units = choose(of.group, cost, need, waited, credit, of.frame)
                 self._debt = max(0.0, units - credit)
             self._waits.append(_waits_of(of, np.where(chosen, 0.0, waited)))
@@ -153,6 +166,8 @@ class FitTurns:
 
     def _credit(self, total: float, allowed: Allowance) -> float:
         """The units of cost up to which groups are fitted; infinite where there is time for all, `total`."""
+        if allowed.notes is not None and allowed.notes.given is not None:
+            return allowed.notes.given.credit
         may = max(min(allowed.share * total, allowed.ms / self._unit_ms()), 0.0)
         return math.inf if may >= total else may - self._debt
 
@@ -177,18 +192,20 @@ class FitTurns:
         return found() or self._newest(frame)
 
 
-def _waited(waits: Waits | None, xy_um: FloatArray) -> FloatArray:
-    """Frames for which each particle at x, y (N, 2) had waited; NaN for new ones."""
+def _waited(waits: Waits | None, place: FloatArray) -> FloatArray:
+    """Frames for which each particle (N, D) had waited; NaN for new ones."""
     if waits is None:
-        return np.full(len(xy_um), np.nan)
-    far, nearest = waits.tree.query(xy_um)
+        return np.full(len(place), np.nan)
+    far, nearest = waits.tree.query(place)
     known = waits.waited[np.minimum(nearest, len(waits.waited) - 1)]
-    found: FloatArray = np.where(far < waits.reach_um, known, np.nan)
+    found: FloatArray = np.where(far < waits.reach, known, np.nan)
     return found
 
 
 def _waits_of(of: Candidates, waited: FloatArray) -> Waits:
-    extent = np.ptp(of.xy_um, axis=0)
+    extent = np.ptp(of.place, axis=0)
     # the mean distance between neighbours; a lone particle may have gone anywhere
-    reach_um = math.sqrt(float(extent.prod()) / len(waited)) if len(waited) > 3 else math.inf
-    return Waits(of.frame, cKDTree(of.xy_um), waited, reach_um)
+    extent = extent[extent > 0.0]
+    many = len(waited) > 3 and extent.size > 0
+    reach = float(extent.prod() / len(waited)) ** (1 / extent.size) if many else math.inf
+    return Waits(of.frame, cKDTree(of.place), waited, reach)

@@ -13,6 +13,7 @@ from engines.settings import DetectorSettings
 from engines.volumes.confidence.false_alarms import LAPLACIAN_ROUGHNESS, MATCHED_ROUGHNESS, FalseAlarms
 from engines.volumes.fit.spots import Fitted, fit_spots
 from engines.volumes.kept import fitted_probability, prospects
+from engines.volumes.limited_fit import VolumeLimit
 from engines.volumes.proposal import Proposals, Proposer
 from engines.volumes.proposing.bands import BandFilter
 from engines.volumes.proposing.matched_filter import LEAST_STRENGTH, MatchedFilter
@@ -91,11 +92,17 @@ class VolumeDetector:
         return background, noise.times(max(scale, 1.0) ** 2)
 
     def detect(
-        self, image: npt.NDArray[Any], missing: BoolArray, heights_um: FloatArray, times_s: FloatArray
+        self,
+        image: npt.NDArray[Any],
+        missing: BoolArray,
+        heights_um: FloatArray,
+        times_s: FloatArray,
+        limit: VolumeLimit | None = None,
     ) -> tuple[FloatArray, Counter[str]]:
         """Return the rows of a `Detections` table (columns, N), and counts of what was left out, by reason.
 
-        `image` is (Z, H, W); `missing`, `heights_um` and `times_s` (Z,) are the slices'.
+        `image` is (Z, H, W); `missing`, `heights_um` and `times_s` (Z,) are the slices'. `limit` says what is
+        fitted whole; the rest has the short fit and is flagged as reduced.
         """
         image = unchangeable(image)
         background, noise = self.surroundings(image, missing)
@@ -117,7 +124,10 @@ class VolumeDetector:
                 image, missing, found.proposals, self._psf, of_voxels, background,
                 heights_um=heights_um if heights_um.size > 1 else None,
                 background_sd=background.sd,
+                limit=limit,
             )  # fmt: skip
+            if limit is not None:
+                limit.ended()
             left_out["no_fit"] = max(0, len(found.proposals) - int((fitted.source >= 0).sum()))
             sure = fitted_probability(fitted, found, of_voxels, noise, self._psf.sigma_voxels)
             table = self._rows(fitted, sure)
@@ -142,7 +152,7 @@ class VolumeDetector:
             brightness=fitted.amplitude,
             confidence=probability,
             chi_square=fitted.chi_square,
-            flags=np.where(fitted.at_end, float(DetectionFlag.AT_END), 0.0),
+            flags=float(DetectionFlag.AT_END) * fitted.at_end + float(DetectionFlag.REDUCED) * fitted.short,
         )
 
     def _unfitted(self, places: Proposals, probability: FloatArray, heights_um: FloatArray) -> FloatArray:

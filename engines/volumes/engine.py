@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,15 +16,21 @@ import numpy.typing as npt
 from engines.detection_pool import FrameWork, Outcome
 from engines.engine import DetectionError, EngineInfo, readable, working_dtype
 from engines.file_hash import file_hash
+from engines.fit_budget import COSTS_KEPT, FrameCost
+from engines.frame_tasks import FrameTask, FrameTasks
 from engines.ordered_threads import default_workers
 from engines.particle_limit import strongest
+from engines.refine.turns import NOTHING, Allowance
 from engines.settings import DetectorSettings
 from engines.volumes.detector import VolumeDetector, Voxel, unchangeable
+from engines.volumes.first_size import FirstSize, Size
+from engines.volumes.limited_fit import VolumeFits, VolumeLimit
 from engines.volumes.model import VolumeModel, load_volume_model
 from engines.volumes.psf import VolumePsf
 from engines.volumes.spot_size import estimate_spot_size
+from engines.watched_engine import NO_SIZE
 from stream.errors import ConfigurationError
-from stream.messages import Detections, Frame, Predictions
+from stream.messages import DetectionFlag, Detections, FitDecision, Frame, Predictions
 
 if TYPE_CHECKING:
     from engines.volumes.network.proposer import NetworkProposer
@@ -41,6 +48,13 @@ class VolumeEngine:
 
     The spot's size is that of the `model_file`, a calibration (.h5) or a network (.onnx), or of `detector.spot_um`;
     without both it is estimated from the first volume that shows enough particles, and `say` gets a line with it.
+    That takes seconds: volumes wait for it, and `while_waiting` is called meanwhile; or with `size_may_join`
+    nothing is looked for in them until it is known.
+
+    `allow_fit` sets how much of the fit may be done, as in `NetworkEngine`; what is not fitted whole has the short
+    fit. Of the decisions that a volume comes with, or is returned with, `learnt_from` is the volume that
+    the size was estimated from (-1: not during the run); it is this volume's own number, or that of an earlier
+    one that is still looked at, where `fit` is `NOT_COMPILED`.
     """
 
     def __init__(
@@ -50,8 +64,11 @@ class VolumeEngine:
         model_file: Path | None = None,
         *,
         say: Callable[[str], None],
+        size_may_join: bool = False,
+        while_waiting: Callable[[], None] = lambda: None,
     ) -> None:
         _check(settings)
+        self._size_may_join, self._while_waiting = size_may_join, while_waiting
         self._settings = settings
         self._pixel_size_um = pixel_size_um
         self._say = say
@@ -69,6 +86,11 @@ class VolumeEngine:
         self._model_file = model_file
         self._hash = "" if model_file is None else file_hash(model_file)
         self._detector: VolumeDetector | None = None
+        self._first_size = FirstSize()
+        self._fits = VolumeFits()
+        self._tasks = FrameTasks(self._fits)
+        self._allowed = 1.0, math.inf
+        self._costs: deque[FrameCost] = deque(maxlen=COSTS_KEPT)
         self._shape: tuple[int, ...] = ()
         self._z_step_um = math.nan
         self._work = FrameWork(self._workers, "volumes")
@@ -79,7 +101,7 @@ class VolumeEngine:
         details: dict[str, Any] = {
             "polarity": "bright",
             "workers": self._workers,
-            "refine": not self._laplacian,
+            "refine": False if self._laplacian else self._fits.counts(),
         }
         if self._detector is not None:
             details |= self._detector.details
@@ -130,8 +152,9 @@ class VolumeEngine:
         psf = self._psf(voxel) or VolumePsf.gaussian(
             WARMUP_SIGMA * voxel.pixel_um, WARMUP_SIGMA * voxel.pixel_um, WARMUP_SIGMA, voxel.zyx_um
         )
-        heights_um = np.arange(size[0], dtype=np.float64)
-        self._make(psf, voxel).detect(image, missing, heights_um, np.zeros(size[0]))
+        heights_um, detector = np.arange(size[0], dtype=np.float64), self._make(psf, voxel)
+        for limit in (None, VolumeLimit(VolumeFits(), 0, NOTHING)):
+            detector.detect(image, missing, heights_um, np.zeros(size[0]), limit)
 
     def submit(self, frame: Frame, predicted: Predictions | None = None) -> None:
         """Take a frame; waits while twice as many frames as there are workers are pending."""
@@ -140,8 +163,17 @@ class VolumeEngine:
         missing = self._missing(frame)
         self._shape = frame.image.shape
         if self._detector is None:
-            self._detector = self._open(frame.image, missing, voxel)
-        self._work.give(partial(self._detect, self._detector, frame, missing))
+            self._detector = self._open(frame, missing, voxel)
+        task = self._tasks.next(
+            frame.info.frame,
+            *self._allowed,
+            is_compiled=self._detector is not None,
+            given=frame.info.decisions,
+        )
+        given = frame.info.decisions
+        mine = self._first_size.frame if self._size_may_join else -1
+        task.learnt_from = mine if given is None else given.learnt_from
+        self._work.give(partial(self._carry_out, self._detector, frame, missing, task))
 
     def _voxel(self, frame: Frame) -> Voxel:
         """The size of a voxel, which does not change during a run."""
@@ -172,42 +204,92 @@ class VolumeEngine:
             return VolumePsf.gaussian(*self._settings.spot_um, voxel.zyx_um)
         return None
 
-    def _open(
-        self, image: npt.NDArray[Any], missing: npt.NDArray[np.bool_], voxel: Voxel
-    ) -> VolumeDetector | None:
+    def _open(self, frame: Frame, missing: npt.NDArray[np.bool_], voxel: Voxel) -> VolumeDetector | None:
         """The detector for these voxels; None while the size of a spot is not known."""
         psf = self._psf(voxel)
         if psf is None:
-            found = estimate_spot_size(unchangeable(image), missing)
+            found = self._size(frame, missing)
             if found is None:
                 return None
-            sigma_um = [s * v for s, v in zip(found[0], voxel.zyx_um, strict=True)]
+            sigma_um = [s * v for s, v in zip(found.sigma, voxel.zyx_um, strict=True)]
             psf = VolumePsf(voxel.zyx_um, (sigma_um[0], sigma_um[1], sigma_um[2]))
             x, y, z = (f"{s:.3g}" for s in reversed(sigma_um))
             self._say(
                 f"the spots are taken as Gaussians of {x}, {y} and {z} um (standard deviation along x, y, z) from "
-                f"{found[1]} of them; if that is wrong, give detector.spot_um = [{x}, {y}, {z}], or calibrate"
+                f"{found.spots} of them; if that is wrong, give detector.spot_um = [{x}, {y}, {z}], or calibrate"
             )
         return self._make(psf, voxel)
+
+    def _size(self, frame: Frame, missing: npt.NDArray[np.bool_]) -> Size | None:
+        """The size of a spot; None if it is not known yet, or was not in the run that is replayed."""
+        first, number, given = self._first_size, frame.info.frame, frame.info.decisions
+        if given is not None and given.fit is FitDecision.NOT_COMPILED:
+            if given.learnt_from == number:
+                first.wait(self._while_waiting)
+                first.seek(number, frame.image, missing)
+            return None
+        if given is not None and given.learnt_from == first.frame >= 0:
+            return first.wait(self._while_waiting)
+        if first.is_seeking:
+            return None
+        if first.found is None:
+            first.seek(number, frame.image, missing)
+        return first.found if self._size_may_join else first.wait(self._while_waiting)
 
     def _make(self, psf: VolumePsf, voxel: Voxel) -> VolumeDetector:
         noise = None if self._model is None else self._model.noise
         return VolumeDetector(psf, voxel, self._settings, noise, network=self._network)
 
-    def _detect(
-        self, detector: VolumeDetector | None, frame: Frame, missing: npt.NDArray[np.bool_]
+    def _carry_out(
+        self,
+        detector: VolumeDetector | None,
+        frame: Frame,
+        missing: npt.NDArray[np.bool_],
+        task: FrameTask,
     ) -> Outcome:
-        if detector is None:
-            return Detections.empty(frame.info), Counter({"no_size": 1})
-        volume = frame.info.volume
+        try:
+            if detector is None:
+                found, left_out = Detections.empty(frame.info), Counter({NO_SIZE: 1})
+            else:
+                found, left_out = self._detect(detector, frame, missing, task.allowed)
+        finally:
+            self._tasks.finished(task)
+        return task.signed(found), left_out
+
+    def _detect(
+        self,
+        detector: VolumeDetector,
+        frame: Frame,
+        missing: npt.NDArray[np.bool_],
+        allowed: Allowance,
+    ) -> Outcome:
+        begun_s = time.perf_counter()
+        volume, number = frame.info.volume, frame.info.frame
         assert volume is not None
         times_s = np.array(volume.time_s or [np.nan] * volume.slices)
+        limit = None if allowed.is_all else VolumeLimit(self._fits, number, allowed)
         try:
-            table, left_out = detector.detect(frame.image, missing, np.array(volume.z_um), times_s)
+            table, left_out = detector.detect(frame.image, missing, np.array(volume.z_um), times_s, limit)
         except (ArithmeticError, ValueError, IndexError) as error:
-            raise DetectionError(f"frame {frame.info.frame} could not be processed: {error}") from error
+            raise DetectionError(f"frame {number} could not be processed: {error}") from error
         table, left_out["too_many"] = strongest(table, self._settings.max_particles)
-        return Detections(frame.info, np.ascontiguousarray(table)), left_out
+        found = Detections(frame.info, np.ascontiguousarray(table))
+        reduced = int((found.flags.astype(np.int64) & DetectionFlag.REDUCED > 0).sum())
+        self._fits.count(len(found), reduced)
+        took_ms, fit_ms = 1e3 * (time.perf_counter() - begun_s), 0.0 if limit is None else limit.fit_ms
+        self._costs.append(FrameCost(number, took_ms - fit_ms, fit_ms, len(found), reduced))
+        return found, left_out
+
+    def allow_fit(self, share: float, ms: float) -> None:
+        """Set how much of the fit, and for how long, may be done in the volumes submitted from now on."""
+        self._allowed = share, ms
+
+    def costs(self) -> list[FrameCost]:
+        """What the volumes cost that were finished since the last call, the last `COSTS_KEPT` at most."""
+        found = []
+        while self._costs:
+            found.append(self._costs.popleft())
+        return found
 
     def announce(self, call: Callable[[], None]) -> bool:
         """Have `call` called, from any thread, when there may be results. Returns True."""

@@ -143,6 +143,16 @@ def test_an_image_that_comes_twice_is_noticed(kind: str) -> None:
     assert seen == [a == b for a, b in zip(order, [None, *order], strict=False)]
 
 
+def test_a_volume_that_is_delivered_twice_is_told_from_one_with_another_slice() -> None:
+    rng = np.random.default_rng(2)
+    first = rng.poisson(100, (10, 48, 40)).astype(np.uint16)
+    another = first.copy()
+    another[7] = rng.poisson(100, another[7].shape)
+    watch = RepeatedImages()
+    given = (first, first.copy(), another, another.copy(), first)
+    assert [watch.is_repeated(volume) for volume in given] == [False, True, False, True, False]
+
+
 def test_images_without_light_are_not_called_repeated() -> None:
     watch = RepeatedImages()
     assert not any(watch.is_repeated(np.full(SHAPE, 3, np.uint8)) for _ in range(5))

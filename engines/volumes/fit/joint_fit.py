@@ -148,7 +148,7 @@ def keep_within(theta: FloatArray, stack: Stack, psf: KernelPsf) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _hold(held: BoolArray, flat: bool, matrix: FloatArray, right: FloatArray) -> None:
+def hold(held: BoolArray, flat: bool, matrix: FloatArray, right: FloatArray) -> None:
     """Take parameters that are `held` out of the equations, and z where the volume is `flat`."""
     for p in range(held.size):
         if held[p] or (flat and p % PARTICLE == Z and p < held.size - 1):
@@ -191,7 +191,7 @@ def fit_window(
     now = deviance(stack, size, bright, room) + stack.stiffness * ground[0] ** 2
     fill_weights(stack, size, room)
     fill_equations(images, theta, ground[0], boxes, window, stack, room, matrix, right)
-    _hold(held, stack.flat, matrix, right)
+    hold(held, stack.flat, matrix, right)
     damping = FIRST_DAMPING
     for _ in range(ITERATIONS):
         if not solve(matrix, right, damping, step, lower):
@@ -225,7 +225,7 @@ def fit_window(
             damping = max(damping * LESS_DAMPING, LEAST_DAMPING)
             fill_weights(stack, size, room)
             fill_equations(images, theta, ground[0], boxes, window, stack, room, matrix, right)
-            _hold(held, stack.flat, matrix, right)
+            hold(held, stack.flat, matrix, right)
         else:
             damping = max(damping * MORE_DAMPING, LEAST_RAISED_DAMPING)
         if (scale == 1.0 and abs(change) < SMALL_GAIN) or (change >= 0.0 and damping > MOST_DAMPING):

@@ -27,7 +27,7 @@ NUMBERS = 2
 
 
 @njit(cache=True, nogil=True)
-def _chi_square(box: IntArray, window: IntArray, room: Room) -> float:
+def chi_square_of(box: IntArray, window: IntArray, room: Room) -> float:
     """The reduced chi-square of a box."""
     tall, wide, squares, count = window[3] - window[2], window[5] - window[4], 0.0, 0
     for i in range(box[0] - window[0], box[1] - window[0]):
@@ -73,7 +73,7 @@ def judge_group(
             for i in range(PARTICLE):
                 for j in range(PARTICLE):
                     covariance[k, i, j] = whole[PARTICLE * k + i, PARTICLE * k + j]
-            fit[k, CHI_SQUARE] = _chi_square(boxes[k], window, room)
+            fit[k, CHI_SQUARE] = chi_square_of(boxes[k], window, room)
         fewer, kept = np.empty((n - 1, PARTICLE)), np.empty((n - 1, PARTICLE))
         worst, least, brightest = -1, 0.0, 0.0
         for k in range(n):

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.volumes.fit.arguments import A, BoolArray, FloatArray, KernelPsf, Stack, X, Y, Z
+from engines.volumes.fit.in_part import Limit, fit_before
 from engines.volumes.fit.judgement import CHI_SQUARE, NUMBERS, RATIO
-from engines.volumes.fit.volume import fit_volume
+from engines.volumes.fit.volume import fit_volume, light_of
 from engines.volumes.proposal import Proposals
 from engines.volumes.psf import VolumePsf
 from engines.volumes.surroundings.background import Background
@@ -28,8 +29,8 @@ class Fitted:
     `log_likelihood_ratio` is 2 ln(L with / L without the particle), the others fitted again: the square of its
     detection strength in standard deviations; negative for a particle that takes light away. `chi_square` is the
     reduced one of its voxels. `source` (N, int64) is the row of the proposal, -1 for a particle that the fit found
-    itself. `at_end` (N, bool): it lies so near to an end of the stack, or outside of it, that part of its light is
-    missing. `covariance` (N, 4, 4) of z, y, x, amplitude.
+    itself. `short` (N, bool): it had the short fit only. `at_end` (N, bool): it lies so near to an end of the
+    stack, or outside of it, that part of its light is missing. `covariance` (N, 4, 4) of z, y, x, amplitude.
     """
 
     x: FloatArray
@@ -44,6 +45,7 @@ class Fitted:
     log_likelihood_ratio: FloatArray
     chi_square: FloatArray
     source: npt.NDArray[np.int64]
+    short: BoolArray
     at_end: BoolArray
     covariance: FloatArray
 
@@ -105,6 +107,7 @@ def fit_spots(
     heights_um: FloatArray | None = None,
     background_sd: float | None = None,
     density: float | None = None,
+    limit: Limit | None = None,
 ) -> Fitted:
     """Fit the particles of a volume (Z, H, W) jointly, those that overlap and their background together.
 
@@ -113,8 +116,9 @@ def fit_spots(
     default `psf.voxel_um[0]` apart. Slices that are `missing` (Z,) are not used. `background_sd` is how far the
     background around a particle may differ from `background`, in grey values (standard deviation); None: it is
     fitted freely. `density` is how many particles are expected in a voxel, for the odds of particles beside others
-    (`particle_count`); None: as many as proposals. Threads may call this at the same time. Raises `ValueError` for
-    shapes that do not go together.
+    (`particle_count`); None: as many as proposals. `limit` says which are fitted whole, the others have the short
+    fit; None: all are. Threads may call this at the same time. Raises `ValueError` for shapes that do not go
+    together.
     """
     count = len(proposals)
     expected = max(count, 1) / max(image.size, 1) if density is None else density
@@ -128,12 +132,24 @@ def fit_spots(
     theta[:count, A] = _start_amplitudes(theta[:count], proposals.amplitude, stack)
     usable[:count] = np.isfinite(theta[:count]).all(axis=1)
     ground, covariance, fit = np.zeros(size), np.full((size, 4, 4), np.nan), np.full((size, NUMBERS), np.nan)
-    used = fit_volume(stack, kernel, theta, count, usable, ground, covariance, fit)
+    others = light_of(theta[:count], usable[:count], stack, kernel)
+    short = np.zeros(size, np.bool_)
+    if limit is not None:
+        first = slice(count)
+        short[first] = fit_before(
+            limit, stack, kernel, theta[first], usable[first], others,
+            ground[first], covariance[first], fit[first],
+        )  # fmt: skip
+        usable &= ~short
+    used = fit_volume(stack, kernel, theta, count, usable, others, ground, covariance, fit)
     usable[used:] = False
+    usable |= short
     usable &= np.isfinite(theta).all(axis=1) & np.isfinite(covariance).all(axis=(1, 2))
     rows = np.flatnonzero(usable)
     source = np.where(rows < count, rows, -1)
-    return _fitted(theta[rows], ground[rows], covariance[rows], fit[rows], source, stack, kernel, background)
+    return _fitted(
+        theta[rows], ground[rows], covariance[rows], fit[rows], source, short[rows], stack, kernel, background
+    )
 
 
 def stack_of(
@@ -182,6 +198,7 @@ def _fitted(
     covariance: FloatArray,
     fit: FloatArray,
     source: npt.NDArray[np.int64],
+    short: BoolArray,
     stack: Stack,
     psf: KernelPsf,
     background: Background,
@@ -204,6 +221,7 @@ def _fitted(
         log_likelihood_ratio=fit[:, RATIO],
         chi_square=fit[:, CHI_SQUARE],
         source=source,
+        short=short,
         at_end=(theta[:, Z] < seen.min() + near) | (theta[:, Z] > seen.max() - near),
         covariance=covariance,
     )

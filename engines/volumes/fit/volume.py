@@ -31,7 +31,7 @@ FIRST_VOXELS = 4096
 
 
 @njit(cache=True, nogil=True)
-def _in_groups(group: IntArray, usable: BoolArray) -> tuple[IntArray, IntArray]:
+def in_groups(group: IntArray, usable: BoolArray) -> tuple[IntArray, IntArray]:
     """The usable particles in the order of their groups, and where each group begins, the last end included."""
     n = group.size
     begin, count = np.zeros(n + 1, np.int64), 0
@@ -50,11 +50,24 @@ def _in_groups(group: IntArray, usable: BoolArray) -> tuple[IntArray, IntArray]:
 
 
 @njit(cache=True, nogil=True)
-def _put_all(
+def put_all(
     others: Float32Array, theta: FloatArray, n: int, sign: float, stack: Stack, psf: KernelPsf, room: Room
 ) -> None:
+    """Add the light of the first `n` particles `theta` (N, 4), times `sign`, to `others` (D, H, W)."""
     for k in range(n):
         put(others, theta[k], sign * theta[k, A], stack.heights, psf, room)
+
+
+@njit(cache=True, nogil=True)
+def light_of(theta: FloatArray, usable: BoolArray, stack: Stack, psf: KernelPsf) -> Float32Array:
+    """The light (D, H, W) of the `usable` (N,) particles `theta` (N, 4), which are put into the volume."""
+    light = np.zeros(stack.image.shape, np.float32)
+    room = make_room(psf, stack, FIRST_VOXELS)
+    for i in range(theta.shape[0]):
+        if usable[i]:
+            keep_within(theta[i], stack, psf)
+            put(light, theta[i], theta[i, A], stack.heights, psf, room)
+    return light
 
 
 @njit(cache=True, nogil=True)
@@ -64,6 +77,7 @@ def fit_volume(
     theta: FloatArray,
     count: int,
     usable: BoolArray,
+    others: Float32Array,
     ground: FloatArray,
     covariance: FloatArray,
     fit: FloatArray,
@@ -73,12 +87,7 @@ def fit_volume(
     The rest is room for particles that are found in the residual. Fills `usable` and, for the usable ones, `ground`
     (N,), the background's difference from the given one, `covariance` (N, 4, 4) and `fit` (N, 2) of `judge_group`.
     """
-    others = np.zeros(stack.image.shape, np.float32)
     room = make_room(psf, stack, FIRST_VOXELS)
-    for i in range(count):
-        if usable[i]:
-            keep_within(theta[i], stack, psf)
-            put(others, theta[i], theta[i, A], stack.heights, psf, room)
     most = LARGEST_GROUP + SPARE
     now, source, one = np.empty((most, PARTICLE)), np.empty(most, np.int64), np.zeros(1)
     spread, numbers = np.empty((most, PARTICLE, PARTICLE)), np.empty((most, NUMBERS))
@@ -86,7 +95,7 @@ def fit_volume(
     for sweep in range(SWEEPS + 1):
         last = sweep == SWEEPS
         group, touches = groups_of(theta[:count], usable[:count], psf)
-        members, begin = _in_groups(group, usable[:count])
+        members, begin = in_groups(group, usable[:count])
         for g in range(begin.size - 1):
             n = begin[g + 1] - begin[g]
             if n == 0:
@@ -102,7 +111,7 @@ def fit_volume(
                     now[k, p] = theta[i, p]
             if not (sweep < 2 or touched or last):
                 continue
-            _put_all(others, now, n, -1.0, stack, psf, room)
+            put_all(others, now, n, -1.0, stack, psf, room)
             if not last and (sweep == 0 or touched):
                 room = fit_group(now[:n], one, others, stack, psf, room)
             before = n
@@ -129,5 +138,5 @@ def fit_volume(
                             covariance[row, p, q] = spread[k, p, q]
                     for p in range(NUMBERS):
                         fit[row, p] = numbers[k, p]
-            _put_all(others, now, n, 1.0, stack, psf, room)
+            put_all(others, now, n, 1.0, stack, psf, room)
     return count

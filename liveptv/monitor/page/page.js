@@ -75,6 +75,7 @@ function showImage(header, bitmap, [, found, tracked], sides) {
   space.header = header;
   const now = performance.now();
   if (now > spaceDue) { spaceDue = now + SPACE_MS; space.draw(); }
+  if (header.volume) steering.scans(header.volume);
   for (const [id, words] of Object.entries(header.volume ? VOLUME_WORDS : {})) text(id, words);
   const missing = header.volume?.missing_um.length, shownAs = header.volume ? `volume ${header.frame}, maximum projections of ${header.volume.slices} slices${missing ? ` (${missing} missing)` : ""}` : `frame ${header.frame}`;
   text("camera-caption", `${shownAs}, ${header.particles} particles, grey values ${header.image.black.toFixed(0)} to ${header.image.white.toFixed(0)}`);

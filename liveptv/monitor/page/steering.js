@@ -24,6 +24,18 @@ export class Steering {
     for (const button of el("stop-dialog").querySelectorAll("button")) button.addEventListener("click", () => { el("stop-dialog").close(); if (button.value === "stop") this.command("stop", null, "Stop"); });
   }
 
+  // Of a volume, "up" moves the whole scan. Proposed is its height: the next one then begins where this one ends.
+  // The arrows of the field go by slices; without validation other numbers can be entered as well.
+  scans({ slices, z_um: [low, high] }) {
+    if (this.height === high - low) return;
+    this.height = high - low;
+    const field = el("s-slice");
+    field.form.noValidate = true;
+    field.step = +(this.height / slices).toPrecision(6); field.defaultValue = field.value = +this.height.toPrecision(6);
+    document.querySelector('label[for="s-slice"]').textContent = "Scan";
+    el("l-slice").textContent = `moves the scan up by this step; ${number(this.height)} µm is its height, ${number(this.height / slices)} µm a slice`;
+  }
+
   consequence() {
     const { limits = {}, frames, output } = this.summary, safe = [];
     if (limits.safe_flow_ul_s != null) safe.push(`the pump goes to ${limits.safe_flow_ul_s} µL/s`);

@@ -74,6 +74,7 @@ def build_detect(context: StageContext) -> Stage:
             say=context.say,
             fit_may_join=rules.is_live,  # others wait: their results are always the same
             volumes=image_format.is_volume,
+            while_waiting=context.look_up,
         )
         context.stack.callback(engine.close)
         with noticing_compilation(context.say_compiling):
@@ -129,13 +130,14 @@ def record_prediction(context: StageContext, waits: bool) -> None:
 def governed(context: StageContext, engine: Engine, images: ImageFormat, rules: FrameRules) -> Engine:
     """The engine, in a live run with its fit limited to what the camera leaves time for.
 
-    Each change of what is fitted goes into the event log. A detector of a user's own has no fit to limit. In
-    volumes all particles are fitted: what is too much there is left out by whole volumes.
+    Each change of what is fitted goes into the event log. A detector of a user's own has no fit to limit, and with
+    `detector.too_slow` "drop" the fit is not limited.
     """
     from engines.governed_engine import GovernedEngine
     from engines.governor import Change, Governor
 
-    if not rules.is_live or images.is_volume or context.plan.experiment.detector.file is not None:
+    settings = context.plan.experiment.detector
+    if not rules.is_live or settings.file is not None or settings.too_slow == "drop":
         return engine
     period_ms = 1e3 / images.frame_rate_hz if images.frame_rate_hz > 0 else 0.0
     workers = int(engine.info.details.get("workers", 1))

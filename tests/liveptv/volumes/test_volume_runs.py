@@ -22,7 +22,7 @@ from liveptv.cli.live import _facts
 from liveptv.config import build_experiment
 from liveptv.reports.look import paper
 from liveptv.reports.volume_figure import volume_figure
-from stream.messages import Detections
+from stream.messages import Detections, TrackFlag
 from tracking.trajectories.file import TrajectoryFile, read_trajectories
 from tracking.trajectories.snapshot import read_snapshot
 
@@ -177,3 +177,27 @@ def test_live_volumes_that_are_too_many_are_left_out_by_declaration(tmp_path):
     account = run.outcome.account
     assert account.exposed == run.result.count("acquire", "received") == 200
     assert account.in_file + account.total_lost == 200
+
+
+def test_a_replay_of_volumes_without_time_for_the_fit_gives_the_same_rows(tmp_path):
+    live = tmp_path / "live"
+    live.mkdir()
+    with volumes_in_place_of_the_microscope(400, rate_hz=400.0):
+        run = Run(experiment(live, frames=60, link={"policy": "live"}, record={"mode": "all"}))
+    assert run.result.ok, run.result.failures
+    again = build_experiment(
+        {
+            "run": {"output": str(tmp_path / "again.h5")},
+            "recording": {"path": str(live / "tracks.frames.ome.zarr")},
+            "detector": {"spot_um": SPOT_UM, "workers": 1},
+            "session": {"mode": "threads"},
+            "link": {"transport": "inproc"},
+        },
+        "the test",
+    )
+    assert Run(again).result.ok
+    before, after = (read_trajectories(path) for path in (live / "tracks.h5", tmp_path / "again.h5"))
+    assert (before.flags & TrackFlag.REDUCED).any()
+    assert run.result.count("detect", "reduced") > 0
+    for name in ("frame", "track", "x_um", "y_um", "z_um", "sigma_z_um", "flags"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name), err_msg=name)

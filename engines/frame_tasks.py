@@ -11,10 +11,10 @@ import math
 import threading
 from collections import deque
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from engines.engine import DetectionError
-from engines.refine.fit_notes import FitNotes, Given
-from engines.refine.refiner import Refiner
+from engines.refine.fit_notes import FitNotes, Given, Learnt
 from engines.refine.turns import ALL, Allowance
 from stream.messages import Decisions, Detections, FitDecision
 
@@ -22,6 +22,26 @@ SOME = 1.0, 1.0
 """Share and ms of a limited fit whose credit is given: any that is neither all nor nothing."""
 FINISHED_S = 60.0
 """s that a frame of a replay waits for an earlier one to be finished; it bounds the wait should that one hang."""
+
+
+class LimitedFit(Protocol):
+    """A fit that can be done in part; what is fitted of a frame depends on the frames before it."""
+
+    def notes(self) -> FitNotes:
+        """Notes for a frame, which goes by what the fits so far have shown."""
+        ...
+
+    def begins(self, frame: int) -> None:
+        """A frame is being worked on."""
+        ...
+
+    def ends(self, frame: int) -> None:
+        """A frame is finished: no other need wait for it."""
+        ...
+
+    def learn(self, learnt: Learnt) -> None:
+        """Take what a frame's notes say it has shown; in the order of frames."""
+        ...
 
 
 @dataclass(slots=True)
@@ -54,8 +74,8 @@ class FrameTask:
 class FrameTasks:
     """Decides for frames in their order, in the thread that submits them."""
 
-    def __init__(self, refiner: Refiner | None) -> None:
-        self._refiner = refiner
+    def __init__(self, fit: LimitedFit | None) -> None:
+        self._fit = fit
         self._unlearnt: deque[FrameTask] = deque()
         self._learnt_from = -1
 
@@ -67,7 +87,7 @@ class FrameTasks:
         `share` and `ms` are those of `Allowance`. Raises `DetectionError` if an earlier frame on which a replayed
         one depends does not end.
         """
-        if self._refiner is None:
+        if self._fit is None:
             return FrameTask(frame, FitDecision.WHOLE)
         self._learn(None if given is None else given.learnt_from)
         if given is not None:
@@ -80,21 +100,22 @@ class FrameTasks:
             decision = FitDecision.NO_TIME if asked.is_none else FitDecision.LIMITED
         if decision is FitDecision.WHOLE:
             return FrameTask(frame, decision)
-        notes = FitNotes(self._refiner.remembered())
+        notes = self._fit.notes()
         if given is not None:
             notes.given, share, ms = Given(given.credit, given.turns_from), *SOME
         if decision is not FitDecision.LIMITED:
             share, ms = 0.0, 0.0
         allowed = Allowance(share, ms, notes)
         task = FrameTask(frame, decision, allowed, self._learnt_from)
-        self._unlearnt.append(task)
-        self._refiner.begins(frame)
+        if notes.remembered is not None:
+            self._unlearnt.append(task)
+        self._fit.begins(frame)
         return task
 
     def finished(self, task: FrameTask) -> None:
         """A frame was worked on, with or without success; from any thread."""
-        if self._refiner is not None:
-            self._refiner.ends(task.frame)
+        if self._fit is not None:
+            self._fit.ends(task.frame)
         task.finished.set()
 
     def _learn(self, up_to: int | None) -> None:
@@ -109,6 +130,6 @@ class FrameTasks:
                 )
             self._unlearnt.popleft()
             notes = first.allowed.notes
-            if self._refiner is not None and notes is not None and notes.learnt is not None:
-                self._refiner.learn(notes.learnt)
+            if self._fit is not None and notes is not None and notes.learnt is not None:
+                self._fit.learn(notes.learnt)
                 self._learnt_from = first.frame
