@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from tracking.physics.channel.model import axes_of, flow_of, section_of
+from stream.messages import FrameInfo, Tracks
+from tracking.physics.channel.model import axes_of, flow_of
 from tracking.physics.channel.parameters import PARAMETERS, VELOCITY
+from tracking.physics.sections.profile import Profile
 from tracking.physics.sections.shapes import Rectangle, Section
 from tracking.physics.tracks.velocities import TrackVelocities, track_velocities
 
@@ -41,6 +44,63 @@ class Channel:
         values = {"width_um": self.section.width_um, "depth_um": self.section.depth_um}
         return np.array([values.get(name, getattr(self, name, 0.0)) for name in PARAMETERS], float)
 
+    def liquid(self) -> Profile:
+        """The flow that the liquid really has."""
+        return flow_of(self.flows_through or self.section, self.theta)
+
+
+def anywhere(channel: Channel, count: int, rng: np.random.Generator, beyond: float = 0.2) -> np.ndarray:
+    """Places (3, count) along the channel and in its section, uniform over what is seen and a margin along x."""
+    section, profile, axes = channel.section, channel.liquid(), axes_of(channel.theta)
+    origin = np.array([0.0, channel.center_y_um, channel.floor_um])
+    half_um = (0.5 + beyond) * channel.image_um[0]
+    places = np.empty((3, 0))
+    while places.shape[1] < count:
+        local = np.stack(
+            [
+                rng.uniform(-half_um, half_um, 4 * count),
+                rng.uniform(-section.width_um / 2, section.width_um / 2, 4 * count),
+                rng.uniform(0, section.depth_um, 4 * count),
+            ]
+        )
+        local = local[:, profile.at(local[1], local[2]) > 0]
+        places = np.hstack([places, local[:, seen(channel, axes @ local + origin[:, None])]])
+    return places[:, :count]
+
+
+def run_of(channel: Channel, alive: int, seconds: float, seed: int) -> Iterator[Tracks]:
+    """The messages of a run with so many tracks alive: who leaves the image or has been seen `longest` frames
+    ends."""
+    rng = np.random.default_rng(seed)
+    axes, profile = axes_of(channel.theta), channel.liquid()
+    origin = np.array([0.0, channel.center_y_um, channel.floor_um])[:, None]
+    local = anywhere(channel, alive, rng, 0.0)
+    name, age = np.arange(alive), rng.integers(0, channel.longest, alive)
+    fresh = alive
+    step = np.sqrt(2 * channel.diffusion_um2_s / channel.frame_rate_hz)
+    for frame in range(int(seconds * channel.frame_rate_hz)):
+        position = axes @ local + origin
+        over = ~seen(channel, position) | (age >= channel.longest)
+        if over.any():
+            local[:, over] = anywhere(channel, int(over.sum()), rng, 0.0)
+            name[over] = fresh + np.arange(int(over.sum()))
+            age[over] = 0
+            fresh += int(over.sum())
+            position = axes @ local + origin
+        sigma = np.broadcast_to(np.array(channel.sigma_um)[:, None], local.shape)
+        x, y, z = position + rng.normal(size=sigma.shape) * sigma
+        info = FrameInfo("run", frame, frame, frame / channel.frame_rate_hz, 0, 0.0, focus_um=0.0)
+        yield Tracks.from_columns(
+            info, track=name, x_um=x, y_um=y, z_um=z, sigma_x_um=sigma[0], sigma_y_um=sigma[1],
+            sigma_z_um=sigma[2], age_frames=age,
+        )  # fmt: skip
+        move = rng.normal(0, step, local.shape)
+        move[0] += channel.velocity_um_s * profile.at(local[1], local[2]) / channel.frame_rate_hz
+        moved = local + move
+        outside = profile.at(moved[1], moved[2]) <= 0
+        moved[1:, outside] = local[1:, outside]
+        local, age = moved, age + 1
+
 
 def simulate(
     channel: Channel, tracks: int, seed: int, duration_s: float = 60.0, faster=None
@@ -48,26 +108,13 @@ def simulate(
     """Detections of particles in the image, as keywords of `track_velocities`; `faster(t)` scales the flow."""
     rng = np.random.default_rng(seed)
     theta, axes = channel.theta, axes_of(channel.theta)
-    section = section_of(channel.section, theta) if channel.flows_through is None else channel.flows_through
-    profile = flow_of(section, theta)
+    profile = channel.liquid()
     origin = np.array([0.0, channel.center_y_um, channel.floor_um])
-    half_x, half_y = channel.image_um[0] / 2, channel.image_um[1] / 2
-    places = np.empty((3, 0))
-    while places.shape[1] < tracks:
-        local = np.stack(
-            [
-                rng.uniform(-1.2 * half_x, 1.2 * half_x, 4 * tracks),
-                rng.uniform(-section.width_um / 2, section.width_um / 2, 4 * tracks),
-                rng.uniform(0, section.depth_um, 4 * tracks),
-            ]
-        )
-        local = local[:, profile.at(local[1], local[2]) > 0]
-        places = np.hstack([places, local[:, seen(channel, axes @ local + origin[:, None])]])
-    local = places[:, :tracks]
+    local = anywhere(channel, tracks, rng)
     stuck = rng.random(tracks) < channel.stuck
     wrong = ~stuck & (rng.random(tracks) < channel.wrong)
     astray = rng.normal(0, channel.velocity_um_s, (3, tracks)) * wrong
-    begun = rng.uniform(0, duration_s, tracks)
+    begun = rng.integers(0, int(duration_s * channel.frame_rate_hz), tracks) / channel.frame_rate_hz
     length = rng.integers(8, channel.longest + 1, tracks)
     alive = np.ones(tracks, bool)
     rows = []

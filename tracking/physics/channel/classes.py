@@ -42,9 +42,9 @@ def classify(
 ) -> Classes:
     """Learn a mixture of the three classes from M tracks, by expectation and maximisation.
 
-    `residual_um_s` (3, M), measured less expected velocity, has the `variance` (3, M) if the track follows the flow.
-    The measured velocity `velocity_um_s` has its `own_variance` (3, M) about 0 if the particle is stuck, and scatters
-    as broadly as all velocities if the track is wrong.
+    `residual_um_s` (3, M), measured less expected velocity, has the `variance` (3, M) if the track follows the
+    flow. The measured velocity `velocity_um_s` has its `own_variance` (3, M) about 0 if the particle is stuck, and
+    scatters as broadly as all velocities if the track is wrong.
     """
     middle = np.median(velocity_um_s, axis=1, keepdims=True)
     broad = (BROADER * SIGMA_OF_MAD) ** 2 * np.median((velocity_um_s - middle) ** 2, axis=1, keepdims=True)

@@ -1,6 +1,7 @@
-"""What follows from the flow in a channel, with standard errors: velocities, flow rate, wall shear, pressure gradient.
+"""What follows from the flow in a channel, with standard errors.
 
-Standard errors are those of the parameters, carried on by numerical derivatives (delta method).
+Velocities, flow rate, shear stress at the wall, and pressure gradient. Standard errors are those of the
+parameters, carried on by numerical derivatives (delta method).
 """
 
 from __future__ import annotations

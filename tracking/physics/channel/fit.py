@@ -81,12 +81,15 @@ class ChannelFit:
 
     def told(self, name: str) -> bool:
         """Whether the data say more of it than was known: its standard error is less than half of what it was."""
-        return 0 < self.standard_error(name) < self.prior.sigma[PARAMETERS.index(name)] / 2.0
+        return 0 < self.standard_error(name) < float(self.prior.sigma[PARAMETERS.index(name)]) / 2.0
 
     @property
     def weight(self) -> FloatArray:
-        """Weight of each velocity component, (3, M), s^2/um^2: the probability that it follows, over its variance."""
-        return self.classes.probability[FOLLOWS] / (self.variance * self.classes.dispersion[:, None] ** 2)
+        """Weight of each velocity component, (3, M): the probability that it follows, over its variance."""
+        weight: FloatArray = self.classes.probability[FOLLOWS] / (
+            self.variance * self.classes.dispersion[:, None] ** 2
+        )
+        return weight
 
 
 def fit_channel(
@@ -100,19 +103,18 @@ def fit_channel(
 ) -> ChannelFit:
     """Fit the free parameters by iteratively reweighted least squares (Gauss and Newton).
 
-    `section` gives the shape; its size is in the parameters. `start` (10,) is where to begin, such as the last fit of a
-    run; `reference_x_um` the x at which center and floor are meant (default: the middle of the tracks).
+    `section` gives the shape; its size is in the parameters. `start` (10,) is where to begin, such as the last fit
+    of a run; `reference_x_um` the x at which center and floor are meant (default: the middle of the tracks).
 
-    The covariance is the robust one (sandwich; White, Econometrica 50, 1, 1982): the curvature from the weights, and
-    the scatter from the tracks themselves. It is right whatever the stated errors are worth.
+    The covariance is the robust one (sandwich; White, Econometrica 50, 1, 1982): the curvature from the weights,
+    and the scatter from the tracks themselves. It is right whatever the stated errors are worth.
 
     Raises `ConfigurationError` with too few tracks in 3D (`FEWEST_FOR_EACH` for each parameter).
     """
-    usable = np.isfinite(tracks.velocity_um_s).all(axis=0) & np.isfinite(tracks.velocity_sigma_um_s).all(
-        axis=0
-    )
+    usable = np.isfinite(tracks.velocity_um_s).all(axis=0)
+    usable &= np.isfinite(tracks.velocity_sigma_um_s).all(axis=0)
     usable &= np.isfinite(tracks.position_um).all(axis=0) & np.isfinite(tracks.position_sigma_um).all(axis=0)
-    tracks = tracks.chosen(usable)
+    tracks = tracks.chosen(np.flatnonzero(usable))
     free = prior.free
     if len(tracks) < FEWEST_FOR_EACH * max(free.size, 1):
         raise ConfigurationError(
@@ -238,7 +240,7 @@ def _scaled(curvature: FloatArray) -> FloatArray:
 
 
 def _inverse(curvature: FloatArray) -> FloatArray:
-    """The inverse, for parameters of very different sizes; what the data do not tell apart gets a large variance."""
+    """The inverse; what the data do not tell apart gets a large variance."""
     size = np.sqrt(np.diag(curvature))
     values, vectors = np.linalg.eigh(_scaled(curvature))
     inverse: FloatArray = (vectors / np.maximum(values, 1e-12)) @ vectors.T / np.outer(size, size)

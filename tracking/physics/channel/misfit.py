@@ -1,9 +1,9 @@
 """Tells whether a flow is not the fitted one, and where it differs.
 
-Three tests on the residuals: against any smooth difference over the section, against slip at the walls, and against a
-flow index other than 1. Each is a score test whose covariance comes from the tracks themselves (Hotelling's T^2 of
-the efficient scores; White 1982), so that its false alarms do not depend on the stated errors. Residuals count up to
-`CLIP` standard deviations, so that neither wrong links nor the sorting into classes decide.
+Three tests on the residuals: against any smooth difference over the section, against slip at the walls, and
+against a flow index other than 1. Each is a score test whose covariance comes from the tracks themselves
+(Hotelling's T^2 of the efficient scores; White 1982), so that its false alarms do not depend on the stated errors.
+Residuals count up to `CLIP` standard deviations, so that neither wrong links nor the sorting into classes decide.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from tracking.physics.channel.parameters import INDEX, PARAMETERS, SLIP
 FloatArray = npt.NDArray[np.float64]
 
 ORDER = 4
-"""Highest order of the Legendre polynomials of y and z together: 15 shapes, with details of a fourth of the section.
-More look for finer ones with less power for broad ones."""
+"""Highest order of the Legendre polynomials of y and z together: 15 shapes, with details of a fourth of the
+section. More look for finer ones with less power for broad ones."""
 CLIP = 5.0
 FALSE_ALARMS = 1e-4
-"""Probability that one look finds a difference where there is none. A look a second for a minute: 0.6 % at most; fewer,
-because what is known at one second is mostly known at the next."""
+"""Probability that one look finds a difference where there is none. A look a second for a minute: 0.6 % at most;
+fewer, because what is known at one second is mostly known at the next."""
 SMALLEST = 0.005
 """Difference, over the maximum velocity, that is worth telling: detectors' depths are not right to less."""
 FEWEST_IN_A_CELL = 10
-"""Tracks from which a cell's standard error, from their scatter, is known to a quarter and its mean is near normal."""
+"""Tracks from which a cell's standard error, from their scatter, is known to a quarter."""
 DISTINCT = 1e-6
 """Least information of a combination of shapes, over the largest, that is used."""
 

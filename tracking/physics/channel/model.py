@@ -36,8 +36,8 @@ FARTHEST = 5.0
 class Expected:
     """What a channel's flow gives to M tracks.
 
-    `velocity_um_s` (3, M) is the expected velocity; `shear_variance` (3, M), (um/s)^2, is what its place's error adds
-    to the variance of the measured one; `place_um` (2, M) is the expected place in the section, y and z.
+    `velocity_um_s` (3, M) is the expected velocity; `shear_variance` (3, M), (um/s)^2, is what its place's error
+    adds to the variance of the measured one; `place_um` (2, M) is the expected place in the section, y and z.
     """
 
     velocity_um_s: FloatArray
@@ -79,8 +79,8 @@ def expected_velocity(
     """Velocities of tracks of particles that may be anywhere in the section with the same probability.
 
     The true place of a particle is normally distributed about the measured one, within the walls (posterior). The
-    expectation of the velocity over it and over the particle's path comes from five points, the mean and one standard
-    deviation to either side along both axes (central differences; exact to second order).
+    expectation of the velocity over it and over the particle's path comes from five points, the mean and one
+    standard deviation to either side along both axes (central differences; exact to second order).
     """
     axes = axes_of(theta)
     local = in_section(theta, reference_x_um, tracks.position_um)[1:]
@@ -116,11 +116,12 @@ def velocity_at(
 def within_walls(
     measured_um: FloatArray, variance_um2: FloatArray, spans_um: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Mean and variance, (2, M), of normal distributions (2, M) that are cut off at both ends of spans (2, 2, M)."""
+    """Mean and variance, (2, M), of normal distributions cut off at both ends of spans (2, 2, M)."""
     low, high = spans_um[:, 0], spans_um[:, 1]
     sigma = np.sqrt(variance_um2)
-    exact = sigma <= 1e-12 * (high - low + 1e-300)
-    width = np.where(exact, 1.0, sigma)
+    exact = sigma <= 1e-12 * (high - low)
+    narrow = high - low < 1e-4 * sigma  # the distribution is even in between
+    width = np.where(exact | narrow, 1.0, sigma)
     centre = np.clip(measured_um, low - FARTHEST * width, high + FARTHEST * width)
     # The distribution is mirrored where its centre is beyond the lower wall, so that no digits are lost.
     mirrored = centre < (low + high) / 2.0
@@ -128,9 +129,11 @@ def within_walls(
     b = np.where(mirrored, centre - low, high - centre) / width
     inside = ndtr(b) - ndtr(a)
     at_a, at_b = (np.exp(-(x**2) / 2.0) / math.sqrt(2.0 * math.pi) for x in (a, b))
+    inside = np.where(exact | narrow, 1.0, inside)
     shift = (at_a - at_b) / inside
     mean = centre + np.where(mirrored, -shift, shift) * width
     share = 1.0 + (a * at_a - b * at_b) / inside - shift**2
     held = np.clip(measured_um, low, high)
-    mean = np.where(exact, held, np.clip(mean, low, high))
-    return mean, np.where(exact, 0.0, np.maximum(share, 0.0) * variance_um2)
+    mean = np.where(exact, held, np.where(narrow, (low + high) / 2.0, np.clip(mean, low, high)))
+    variance = np.where(narrow, (high - low) ** 2 / 12.0, np.maximum(share, 0.0) * variance_um2)
+    return mean, np.where(exact, 0.0, variance)

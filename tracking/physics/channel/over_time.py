@@ -22,7 +22,7 @@ FEWEST_BLOCKS = 4
 FALSE_ALARMS = 1e-3
 """Probability that a steady flow is called varying; a look for a whole run."""
 SLOWEST, FASTEST = 1e-6, 1e3
-"""Variances that the flow may gain in a block, over that of a block's estimate, between which the best is looked for."""
+"""Variance that the flow gains in a block, over that of a block's estimate: the best is looked for in between."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +87,7 @@ def over_time(fit: ChannelFit, tracks: TrackVelocities, block_s: float = 1.0) ->
 
 
 def steadied(tracks: TrackVelocities, flow: OverTime) -> TrackVelocities:
-    """The tracks' velocities as they would be at the mean flow: a fit to these tells the walls from the variation."""
+    """The tracks' velocities as they would be at the mean flow; a fit to these is free of the variation."""
     factor = flow.at(tracks.time_s)
     return replace(
         tracks,
@@ -128,7 +128,7 @@ def _followed(time_s: FloatArray, measured: FloatArray, error: FloatArray) -> Ov
 def _filtered(
     measured: FloatArray, variance: FloatArray, gap: FloatArray, rate: float
 ) -> tuple[float, FloatArray, FloatArray]:
-    """Log-likelihood of a random walk of this rate, and its filtered level and variance; the first value starts it."""
+    """Log-likelihood of a random walk that begins at the first value, its filtered level and variance."""
     level, spread = np.empty_like(measured), np.empty_like(measured)
     level[0], spread[0] = measured[0], variance[0]
     likelihood = 0.0

@@ -21,8 +21,8 @@ PARAMETERS = (
 VELOCITY, WIDTH, DEPTH, CENTER, FLOOR, YAW, PITCH, ROLL, SLIP, INDEX = range(len(PARAMETERS))
 """Mean velocity over the section; size of its bounding box; y of its middle and height of its bottom, where the
 channel crosses `reference_x_um`; the channel's direction in the image (yaw, from x to y) and out of the focal plane
-(pitch, from x to the height), and the section's turn about that (roll, from y to the height); slip length; flow index of
-a power-law liquid, 1 for a Newtonian one."""
+(pitch, from x to the height), and the section's turn about that (roll, from y to the height); slip length; flow
+index of a power-law liquid, 1 for a Newtonian one."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,11 @@ class Known:
 
 UNKNOWN = math.inf
 FREE = ("velocity_um_s", "center_y_um", "floor_um", "yaw_deg", "pitch_deg", "roll_deg")
-"""What is fitted if nothing else is said: the section is as it was made, the microscope does not know where it is."""
+"""What is fitted if nothing else is said: the section is as it was made; where it is, is not known."""
+
+LEVEL_DEG = 5.0
+"""A channel lies in the focal plane to within this (standard error) if nothing else is said. It matters only where
+the tracks say nothing, as of the roll of a round pipe."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +59,8 @@ class Prior:
 
 
 def prior_of(section: Section, known: Mapping[str, Known] | None = None) -> Prior:
-    """Complete what is known: the section's size and a Newtonian liquid without slip, `FREE` unknown.
+    """Complete what is known: the section's size, a Newtonian liquid without slip; `FREE` unknown but for
+    `LEVEL_DEG`.
 
     NaN as the value of an unknown center, floor, yaw or velocity: the fit finds where to begin. Raises
     `ConfigurationError` for a parameter that does not exist or a standard error below 0.
@@ -65,8 +70,8 @@ def prior_of(section: Section, known: Mapping[str, Known] | None = None) -> Prio
     if strange:
         raise ConfigurationError(f"a channel has no parameter {strange[0]}; it has {', '.join(PARAMETERS)}")
     for name in FREE:
-        begin = math.nan if name not in ("pitch_deg", "roll_deg") else 0.0
-        given.setdefault(name, Known(begin, UNKNOWN))
+        level = Known(0.0, LEVEL_DEG) if name in ("pitch_deg", "roll_deg") else Known(math.nan, UNKNOWN)
+        given.setdefault(name, level)
     fixed = {"width_um": section.width_um, "depth_um": section.depth_um, "slip_um": 0.0, "flow_index": 1.0}
     for name, value in fixed.items():
         given.setdefault(name, Known(value))

@@ -12,13 +12,13 @@ from tracking.physics.tracks.velocities import TrackVelocities
 FloatArray = npt.NDArray[np.float64]
 
 CELLS_Y, CELLS_Z, CELLS_X = 16, 20, 2
-"""Cells across, up and along. Within one, the velocity is taken to second order about its mean place: in a rectangle of
-4 to 1 that leaves 1e-5 of the maximum velocity. Two along tell the tilt; more cost time."""
+"""Cells across, up and along. Within one, the velocity is taken to second order about its mean place: in a
+rectangle of 4 to 1 that leaves 1e-5 of the maximum velocity. Two along tell the tilt; more cost time."""
 MARGIN = 0.1
 """How far cells reach beyond the section, over its size: tracks are measured there, and the walls may move."""
 SUM, VELOCITY, PLACE, SQUARE, SPREAD, COUNT = 0, 1, 2, 3, 4, 5
-"""Rows of sums, (6, 3, cells): weight; times velocity; place, its square, spread in place (weighted by what is known of
-the velocity along the flow), and how many tracks."""
+"""Rows of sums, (6, 3, cells): weight; times velocity; place, its square, spread in place (weighted by what is
+known of the velocity along the flow), and how many tracks."""
 
 
 class Cells:

@@ -23,18 +23,16 @@ FloatArray = npt.NDArray[np.float64]
 
 FIRST_TRACKS = 60
 """Ended tracks from which the first fit is made; the later ones are judged by it."""
-CHANGED = 1.2
-"""Growth of the number of tracks after which all that is kept of the first ones is sorted again by the last fit."""
-STEPS = 2
-"""Steps of the fit at each update, from the last one."""
+STEPS = 1
+"""Steps of the fit at each update, from the last one; the walls are known better than a step is wrong soon."""
 
 
 class LiveChannel:
     """Takes in every `Tracks` message; `update`, about once a second, gives the fit so far.
 
-    `diffusion_um2_s` is that of the particles; `memory_s` how long the flow stays what it is. Tracks come in when they
-    end, or every `longest_s`. Of tracks that have come in, only sums in cells over the section are kept, so that the
-    cost does not grow.
+    `diffusion_um2_s` is that of the particles; `memory_s` how long the flow stays what it is. Tracks come in when
+    they end, or every `longest_s`. Of tracks that have come in, only sums in cells over the section are kept, so
+    that the cost does not grow.
     """
 
     def __init__(
@@ -46,7 +44,9 @@ class LiveChannel:
         refraction_factor: float = 1.0,
         memory_s: float = math.inf,
         longest_s: float = LONGEST_S,
+        reference_x_um: float | None = None,
     ) -> None:
+        self._reference_x_um = reference_x_um
         self._section, self._prior, self._memory_s = section, prior, memory_s
         self._running = RunningTracks(
             diffusion_um2_s, refraction_factor=refraction_factor, longest_s=longest_s
@@ -71,7 +71,7 @@ class LiveChannel:
         self._updated_s = self._time_s
         if not self._waiting:
             return self.fit
-        new = _joined(self._waiting)
+        new = joined(self._waiting)
         if self._cells is None:
             fewest = max(FIRST_TRACKS, FEWEST_FOR_EACH * self._prior.free.size)
             if len(new) < fewest:
@@ -89,7 +89,7 @@ class LiveChannel:
         return None if self.fit is None else misfit(self.fit)
 
     def _begin(self, tracks: TrackVelocities) -> None:
-        first = fit_channel(tracks, self._section, self._prior)
+        first = fit_channel(tracks, self._section, self._prior, reference_x_um=self._reference_x_um)
         self.fit = first
         place = place_in_image(first.theta, first.reference_x_um, first.tracks, first.expected)
         width, depth = first.value("width_um"), first.value("depth_um")
@@ -125,7 +125,8 @@ class LiveChannel:
         )  # fmt: skip
 
 
-def _joined(parts: list[TrackVelocities]) -> TrackVelocities:
+def joined(parts: list[TrackVelocities]) -> TrackVelocities:
+    """All tracks of several parts (at least one)."""
     return TrackVelocities(
         *(np.concatenate([getattr(part, f.name) for part in parts], axis=-1) for f in fields(TrackVelocities))
     )

@@ -24,7 +24,16 @@ LONGEST_S = 4.0
 """Age, s, at which a track that goes on is handed over and begun anew, so that its news are not older. Where random
 steps limit the velocities nothing is lost; where localisation does, a track of twice the length would know it 2.8
 times better."""
-NOT_COUNTED = TrackFlag.TENTATIVE | TrackFlag.SECOND_DETECTION
+NEEDED = np.array(
+    [
+        Tracks.COLUMNS.index(name)
+        for name in (
+            "track", "x_um", "y_um", "z_um", "sigma_x_um", "sigma_y_um", "sigma_z_um", "time_offset_s", "flags"
+        )
+    ]
+)  # fmt: skip
+PREDICTED = int(TrackFlag.PREDICTED)  # as plain numbers: enumerations are slow with arrays
+NOT_COUNTED = int(TrackFlag.TENTATIVE | TrackFlag.SECOND_DETECTION)
 
 
 class RunningTracks:
@@ -52,35 +61,54 @@ class RunningTracks:
     def take_in(self, tracks: Tracks) -> None:
         """Take in the rows of one frame. Rows that are predictions, or without a height, are left out."""
         focus_um = tracks.info.focus_um if math.isfinite(tracks.info.focus_um) else 0.0
-        name = tracks.track.astype(np.int64)
-        flags = tracks.flags.astype(np.int64)
-        position = np.stack([tracks.x_um, tracks.y_um, self._factor * (focus_um + tracks.z_um)])
-        sigma = np.stack([tracks.sigma_x_um, tracks.sigma_y_um, self._factor * tracks.sigma_z_um])
-        time_s = tracks.info.time_s + np.nan_to_num(tracks.time_offset_s)
-        measured = ((flags & TrackFlag.PREDICTED) == 0) & np.isfinite(position).all(axis=0)
-        measured &= (sigma > 0).all(axis=0) & np.isfinite(sigma).all(axis=0)
-        self._end(~np.isin(self._track, name, assume_unique=True))
-        order = np.flatnonzero(measured)
-        order = order[np.argsort(name[order], kind="stable")]
-        name, position, sigma, time_s, flags = (
-            name[order], position[:, order], sigma[:, order], time_s[order], flags[order]
-        )  # fmt: skip
+        order = np.argsort(tracks.track, kind="stable")
+        rows = tracks.table[np.ix_(NEEDED, order)]
+        name = rows[0].astype(np.int64)
+        gone = np.ones(self._track.size, np.bool_)
         at = np.searchsorted(self._track, name)
         known = at < self._track.size
         known[known] = self._track[at[known]] == name[known]
-        at = at[known]
-        later = time_s[known] > self._facts[1, at]
-        at, row = at[later], np.flatnonzero(known)[later]
-        table = self._table[:, :, at]
-        next_detection(
-            table, time_s[row] - self._facts[1, at], position[:, row], sigma[:, row], self._diffusion
+        gone[at[known]] = False
+        if gone.any():
+            at = at - np.cumsum(np.append(0, gone))[at]
+            self._end(gone)
+        position, sigma = rows[1:4], rows[4:7]
+        position[2] = self._factor * (focus_um + position[2])
+        sigma[2] *= self._factor
+        time_s = tracks.info.time_s + np.nan_to_num(rows[7])
+        flags = rows[8].astype(np.int64)
+        measured = (flags & PREDICTED) == 0
+        measured &= (
+            np.isfinite(position.sum(axis=0)) & np.isfinite(sigma.sum(axis=0)) & (sigma > 0).all(axis=0)
         )
-        self._table[:, :, at] = table
+        self._continue(at, known & measured, position, sigma, time_s, flags)
+        new = ~known & measured
+        self._begin(name[new], position[:, new], sigma[:, new], time_s[new], flags[new])
+        self._end(self._facts[1] - self._facts[0] >= self._longest_s)
+
+    def _continue(
+        self,
+        at: IntArray,
+        chosen: npt.NDArray[np.bool_],
+        position: FloatArray,
+        sigma: FloatArray,
+        time_s: FloatArray,
+        flags: IntArray,
+    ) -> None:
+        """Add the `chosen` detections to the tracks `at` which they belong."""
+        row = np.flatnonzero(chosen)
+        row = row[time_s[row] > self._facts[1, at[row]]]
+        at = at[row]
+        dt_s = time_s[row] - self._facts[1, at]
+        if at.size == self._track.size == position.shape[1]:  # all go on: nothing has to be copied
+            next_detection(self._table, dt_s, position, sigma, self._diffusion)
+        else:
+            table = self._table[:, :, at]
+            next_detection(table, dt_s, position[:, row], sigma[:, row], self._diffusion)
+            self._table[:, :, at] = table
         self._facts[1, at] = time_s[row]
         self._facts[2, at] += 1
         self._facts[3, at] = flags[row]
-        self._begin(name[~known], position[:, ~known], sigma[:, ~known], time_s[~known], flags[~known])
-        self._end(self._facts[1] - self._facts[0] >= self._longest_s)
 
     def _begin(
         self, name: IntArray, position: FloatArray, sigma: FloatArray, time_s: FloatArray, flags: IntArray

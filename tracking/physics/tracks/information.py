@@ -3,8 +3,8 @@
 A particle drifts with the unknown velocity v, takes Brownian steps of variance 2 D dt, and is seen with a
 localisation error. The maximum-likelihood v and its variance given D follow from a Kalman filter for the position
 that also carries how its mean depends on v (regression in state space; de Jong, Ann. Statist. 19, 1073, 1991). They
-are those of generalised least squares with the tridiagonal covariance of the displacements, at a fixed cost for each
-detection.
+are those of generalised least squares with the tridiagonal covariance of the displacements, at a fixed cost for
+each detection.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ FloatArray = npt.NDArray[np.float64]
 
 MEAN, VARIANCE, LAG, INFORMATION, SCORE, WEIGHT, PLACE = range(7)
 """Rows of a table (ROWS, axes, tracks): filtered position if v were 0, and its variance; the time by which it lags
-behind, so that it is wrong by that times v; information about v; that times the estimate; sum of 1 / sigma^2 over the
-detections; that times the position."""
+behind, so that it is wrong by that times v; information about v; that times the estimate; sum of 1 / sigma^2 over
+the detections; that times the position."""
 ROWS: Final = 7
 
 

@@ -32,9 +32,10 @@ SMALLEST_ERROR_UM = 1e-3
 class TrackVelocities:
     """One entry for each track, M in all; axes are x, y and height.
 
-    `position_um` (3, M) is the mean position, `position_sigma_um` its standard error, `spread_um2` (3, M) the variance
-    of the true positions about their mean. `velocity_um_s` (3, M) with `velocity_sigma_um_s` is the mean velocity.
-    `time_s` is the middle of the track, `duration_s` its length in time, `length` its number of detections.
+    `position_um` (3, M) is the mean position, `position_sigma_um` its standard error, `spread_um2` (3, M) the
+    variance of the true positions about their mean. `velocity_um_s` (3, M) with `velocity_sigma_um_s` is the mean
+    velocity. `time_s` is the middle of the track, `duration_s` its length in time, `length` its number of
+    detections.
     """
 
     track: IntArray
@@ -138,4 +139,7 @@ def _scatter(
     mean = (places[:, ends[0]] - places[:, ends[1]]) / (times[ends[0]] - times[ends[1]])
     steps = np.diff(places[:, rows], axis=1) - mean[:, which[1:]] * dt
     walk, error = walk_and_error(steps, dt, inside)
-    return float(walk[1]) / 2.0, np.maximum(np.sqrt(error), SMALLEST_ERROR_UM)
+    taken = inside.sum() / max(
+        inside.sum() - which[-1] - 1, 1
+    )  # the mean drift is from the same displacements
+    return float(walk[1] * taken) / 2.0, np.maximum(np.sqrt(error), SMALLEST_ERROR_UM)
