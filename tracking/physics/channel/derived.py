@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tracking.physics.channel.fit import ChannelFit, difference_of
-from tracking.physics.channel.model import axes_of, flow_of, section_of, velocity_at
-from tracking.physics.channel.parameters import CENTER, FLOOR, INDEX, VELOCITY
+from tracking.physics.channel.model import flow_of, section_of, velocity_at
+from tracking.physics.channel.parameters import INDEX, VELOCITY
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -80,15 +80,14 @@ def velocity_along(fit: ChannelFit, position_um: npt.ArrayLike) -> tuple[FloatAr
 def velocity_over_section(
     fit: ChannelFit, y_um: npt.ArrayLike, z_um: npt.ArrayLike
 ) -> tuple[FloatArray, FloatArray]:
-    """Velocity along the channel and its standard error, um/s, at places of the section that broadcast."""
+    """Velocity along the channel and its standard error, um/s, at places of the section that broadcast.
+
+    `y_um` from the middle of the section and `z_um` from its bottom, so that where it is does not add to the error.
+    """
     y, z = np.broadcast_arrays(np.asarray(y_um, np.float64), np.asarray(z_um, np.float64))
-    local = np.stack([np.zeros(y.size), y.ravel(), z.ravel()])
-    origin = np.array([fit.reference_x_um, fit.theta[CENTER], fit.theta[FLOOR]])
-    axes = axes_of(fit.theta)
-    places = axes @ local + origin[:, None]
 
     def along(theta: FloatArray) -> FloatArray:
-        velocity: FloatArray = axes[:, 0] @ velocity_at(fit.section, theta, fit.reference_x_um, places)
+        velocity: FloatArray = theta[VELOCITY] * flow_of(fit.section, theta).at(y.ravel(), z.ravel())
         return velocity
 
     value, error = with_errors(fit, along)
