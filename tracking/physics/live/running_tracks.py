@@ -90,8 +90,8 @@ class RunningTracks:
         row = np.flatnonzero(known & measured)
         row = row[time_s[row] > self._facts[LAST, at[row]]]
         at = at[row]
-        # All columns at once, without copies of the table: tracks that are not seen get a detection that says
-        nothing. count = self._count
+        # All columns at once, without copying the table: who is not seen gets a detection that says nothing.
+        count = self._count
         dt_s, places, sigmas = np.zeros(count), np.zeros((3, count)), np.full((3, count), SAYS_NOTHING_UM)
         dt_s[at] = time_s[row] - self._facts[LAST, at]
         places[:, at], sigmas[:, at] = position[:, row], sigma[:, row]
