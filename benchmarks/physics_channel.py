@@ -230,7 +230,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=100, help="of `errors`")
     parser.add_argument("--tracks", type=int, default=500, help="of `errors`")
     parser.add_argument("--profiles", type=int, default=3, help="seeds of `profile`")
-    parser.add_argument("--clean", type=int, default=20, help="clean runs of `told`; of the others 5")
+    parser.add_argument("--clean", type=int, default=20, help="clean runs of `told`")
+    parser.add_argument(
+        "--others", type=int, default=3, help="runs of `told` for each flow that is not the model"
+    )
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     options = parser.parse_args()
     chosen = options.only or ["trapezoid", "cost", "errors", "told", "profile"]
@@ -243,7 +246,7 @@ def main() -> None:
         rows += errors(options.seeds, options.tracks)
     if "told" in chosen:
         for case in CASES:
-            runs = options.clean if case == "clean" else 5
+            runs = options.clean if case == "clean" else options.others
             rows += [told(case, seed) for seed in range(runs)]
     if "profile" in chosen:
         rows += [profile(seed) for seed in range(options.profiles)]

@@ -42,6 +42,10 @@ WORSE = 0.1
 """Rise of the sum of squares (in variances) that is no reason to halve a step: places within the walls move too."""
 DAMPED_FROM = 10
 """Steps after which each goes half as far: where no channel fits the tracks, the classes of some change with it."""
+MOST_LEVERAGE = 0.9
+"""Part of its own prediction that a track may decide before its residual says nothing."""
+LEAST_FIRM = 0.5
+"""Where no channel fits the tracks, and most are half in, half out, the correction ends here."""
 SHARE_OF_SIZE = 0.1
 """Farthest step of a length, over the size of the section; walls farther off are reached in several steps."""
 FARTHEST_TURN_DEG = 3.0
@@ -107,7 +111,8 @@ def fit_channel(
     of a run; `reference_x_um` the x at which center and floor are meant (default: the middle of the tracks).
 
     The covariance is the robust one (sandwich; White, Econometrica 50, 1, 1982): the curvature from the weights,
-    and the scatter from the tracks themselves. It is right whatever the stated errors are worth.
+    and the scatter from the tracks themselves, where each residual is what it would be without that track in the
+    fit (HC3; MacKinnon & White, J. Econometrics 29, 305, 1985). It is right whatever the stated errors are worth.
 
     Raises `ConfigurationError` with too few tracks in 3D (`FEWEST_FOR_EACH` for each parameter).
     """
@@ -152,7 +157,9 @@ def fit_channel(
     jacobian = _jacobian(section, theta, reference_x_um, tracks, expected, free)
     weight = classes.probability[FOLLOWS] / (variance * classes.dispersion[:, None] ** 2)
     covariance = np.zeros((len(PARAMETERS), len(PARAMETERS)))
-    covariance[np.ix_(free, free)] = _covariance(jacobian, weight, residual, prior, theta, free)
+    covariance[np.ix_(free, free)] = _covariance(
+        jacobian, weight, residual, prior, theta, free, classes.probability[FOLLOWS]
+    )
     return ChannelFit(
         section, reference_x_um, theta, covariance, prior, tracks, expected, residual, variance, jacobian,
         classes, settled,
@@ -254,13 +261,24 @@ def _covariance(
     prior: Prior,
     theta: FloatArray,
     free: npt.NDArray[np.int64],
+    follows: FloatArray,
 ) -> FloatArray:
+    """The sandwich, (free, free).
+
+    A track that moves away from the flow also loses weight: its pull changes by less than its weight, on average by
+    the share `firm` of it (Huber & Ronchetti, Robust Statistics, 2009, section 7.6).
+    """
     curvature, _ = _normal_equations(jacobian, weight, residual, prior, theta, free)
-    scores = ((weight * residual)[..., None] * jacobian).sum(axis=0)
-    count = scores.shape[0]
-    scatter = scores.T @ scores * count / max(count - free.size, 1)
     inverse = _inverse(curvature)
-    covariance: FloatArray = inverse @ (scatter + np.diag(1.0 / prior.sigma[free] ** 2)) @ inverse
+    leverage = np.einsum("amp,pq,amq,am->m", jacobian, inverse, jacobian, weight, optimize=True)
+    scores = ((weight * residual)[..., None] * jacobian).sum(axis=0)
+    scores /= (1.0 - np.minimum(leverage, MOST_LEVERAGE))[:, None]
+    square = weight * residual**2  # follows * residual^2 / variance
+    firm = 1.0 - ((1.0 - follows) * square).sum(axis=1) / max(float(follows.sum()), 1e-300)
+    firm = np.maximum(firm, LEAST_FIRM)
+    curvature, _ = _normal_equations(jacobian, weight * firm[:, None], residual, prior, theta, free)
+    inverse = _inverse(curvature)
+    covariance: FloatArray = inverse @ (scores.T @ scores + np.diag(1.0 / prior.sigma[free] ** 2)) @ inverse
     return covariance
 
 
