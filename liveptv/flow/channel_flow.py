@@ -47,7 +47,12 @@ def channel_flow(
     begin = {"slip_um": 0.0, "flow_index": 1.0, "width_um": section.width_um, "depth_um": section.depth_um}
     known = {name: Known(begin.get(name, math.nan), UNKNOWN) for name in unknown}
     fit = fit_channel(tracks, section, prior_of(section, known))
-    found = {"trajectories": len(fit.tracks), "settled": fit.settled, "parameters": _parameters(fit)}
+    found = {
+        "trajectories": len(fit.tracks),
+        "settled": fit.settled,
+        "reference_x_um": fit.reference_x_um,
+        "parameters": _parameters(fit),
+    }
     found["flow_rate_ul_s"] = asdict(flow_rate_ul_s(fit)) | {"set_point": steady_flow_ul_s(trajectories)}
     if viscosity_pa_s is not None:
         shear = wall_shear(fit, viscosity_pa_s)

@@ -32,8 +32,9 @@ def in_words(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, one in found["parameters"].items():
         if name in FREE or one["standard_error"] > 0:
             words, unit = NAMES[name]
+            where = f" at x = {found['reference_x_um']:.4g} µm" if name in ("center_y_um", "floor_um") else ""
             unknown = "" if one["told"] else "  (the tracks do not tell)"
-            yield words, _number(one, unit) + unknown
+            yield words, _number(one, unit) + where + unknown
     rate = found["flow_rate_ul_s"]
     beside = "" if rate["set_point"] is None else f", set-point {rate['set_point']:.5g} µL/s"
     yield "flow rate", _number(rate, "µL/s") + beside
