@@ -42,6 +42,9 @@ WORSE = 0.1
 """Rise of the sum of squares (in variances) that is no reason to halve a step: places within the walls move too."""
 DAMPED_FROM = 10
 """Steps after which each goes half as far: where no channel fits the tracks, the classes of some change with it."""
+DISTINCT = 1e-10
+"""Least eigenvalue of the curvature scaled to a diagonal of 1: below it is rounding."""
+SMALLEST_CURVATURE = 1e-300
 MOST_LEVERAGE = 0.9
 """Part of its own prediction that a track may decide before its residual says nothing."""
 LEAST_FIRM = 0.5
@@ -87,14 +90,6 @@ class ChannelFit:
         """Whether the data say more of it than was known: its standard error is less than half of what it was."""
         return 0 < self.standard_error(name) < float(self.prior.sigma[PARAMETERS.index(name)]) / 2.0
 
-    @property
-    def weight(self) -> FloatArray:
-        """Weight of each velocity component, (3, M): the probability that it follows, over its variance."""
-        weight: FloatArray = self.classes.probability[FOLLOWS] / (
-            self.variance * self.classes.dispersion[:, None] ** 2
-        )
-        return weight
-
 
 def fit_channel(
     tracks: TrackVelocities,
@@ -136,21 +131,20 @@ def fit_channel(
         jacobian = _jacobian(section, theta, reference_x_um, tracks, expected, free)
         weight = classes.probability[FOLLOWS] / (variance * classes.dispersion[:, None] ** 2)
         curvature, pull = _normal_equations(jacobian, weight, residual, prior, theta, free)
-        step = np.linalg.pinv(_scaled(curvature), hermitian=True) @ (pull / np.sqrt(np.diag(curvature)))
-        step /= np.sqrt(np.diag(curvature))
-        error = np.sqrt(np.abs(np.diag(_inverse(curvature))))
+        inverse = _inverse(curvature)
+        step, error = inverse @ pull, np.sqrt(np.diag(inverse))
         settled = bool((np.abs(step) < SETTLED * error).all())
         moved = np.zeros(len(PARAMETERS))
         moved[free] = step
         moved *= _shortened(moved, theta) * (1.0 if count < DAMPED_FROM else 0.5)
         before = _cost(residual, weight, theta, prior)
+        state = _state(section, theta + moved, reference_x_um, tracks)
         for _ in range(HALVINGS):
-            state = _state(section, theta + moved, reference_x_um, tracks)
             if _cost(state[1], weight, theta + moved, prior) <= before + WORSE:
                 break
             moved /= 2.0
+            state = _state(section, theta + moved, reference_x_um, tracks)
         theta = theta + moved
-        state = _state(section, theta, reference_x_um, tracks)
         if settled:
             break
     expected, residual, variance, classes = state
@@ -239,18 +233,11 @@ def _normal_equations(
     return curvature + np.diag(confidence), pull + confidence * known
 
 
-def _scaled(curvature: FloatArray) -> FloatArray:
-    """The curvature with a diagonal of 1."""
-    size = np.sqrt(np.diag(curvature))
-    scaled: FloatArray = curvature / np.outer(size, size)
-    return scaled
-
-
 def _inverse(curvature: FloatArray) -> FloatArray:
-    """The inverse; what the data do not tell apart gets a large variance."""
-    size = np.sqrt(np.diag(curvature))
-    values, vectors = np.linalg.eigh(_scaled(curvature))
-    inverse: FloatArray = (vectors / np.maximum(values, 1e-12)) @ vectors.T / np.outer(size, size)
+    """The inverse, by way of a diagonal of 1; what the data do not tell apart gets a large variance."""
+    size = np.sqrt(np.maximum(np.diag(curvature), SMALLEST_CURVATURE))
+    values, vectors = np.linalg.eigh(curvature / np.outer(size, size))
+    inverse: FloatArray = (vectors / np.maximum(values, DISTINCT)) @ vectors.T / np.outer(size, size)
     return inverse
 
 

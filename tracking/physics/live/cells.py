@@ -22,7 +22,7 @@ known of the velocity along the flow), and how many tracks."""
 
 
 class Cells:
-    """Sums over tracks by cell. Weights halve as the memory says, all at once."""
+    """Sums over tracks by cell. With a memory, what came in long ago weighs less."""
 
     def __init__(self, low_um: FloatArray, high_um: FloatArray) -> None:
         """The box (3,) of x, y and height that the cells fill; what lies beyond counts in the outermost ones."""
