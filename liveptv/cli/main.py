@@ -19,6 +19,7 @@ from liveptv.cli import (
     engine,
     evaluation,
     files,
+    flow,
     keys,
     lag,
     live,
@@ -60,6 +61,7 @@ batch.register(app)
 evaluation.register(app)
 files.register(app)
 comparison.register(app)
+flow.register(app)
 bench.register(app)
 control.register(app)
 engine.register(app)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from liveptv.reports.profile import FlowProfile, heights_um
+from liveptv.reports.profile import FlowProfile
 from tracking.trajectories.file import Trajectories
+from tracking.trajectories.heights import heights_um
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from liveptv.reports.distributions import Histogram, distributions
-from liveptv.reports.profile import FlowProfile, heights_um
+from liveptv.reports.profile import FlowProfile
 from tracking.trajectories.file import Trajectories
+from tracking.trajectories.heights import heights_um
 
 FloatArray = npt.NDArray[np.float64]
 

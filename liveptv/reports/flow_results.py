@@ -17,9 +17,7 @@ from liveptv.reports.profile import (
     FlowProfile,
     channel_center_um,
     channel_of,
-    factor_of,
     floor_height_um,
-    heights_um,
     steady_flow_ul_s,
 )
 from tracking.analysis.grid import VelocityField, velocity_field
@@ -30,6 +28,7 @@ from tracking.analysis.residuals import (
     nearest_offsets,
 )
 from tracking.trajectories.file import Trajectories
+from tracking.trajectories.heights import factor_of, heights_um
 
 FloatArray = npt.NDArray[np.float64]
 

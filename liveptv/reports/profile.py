@@ -13,6 +13,7 @@ from acquisition.physics.channel_flow import channel_velocity_um_s, max_velocity
 from liveptv.config import ChannelSettings
 from tracking.analysis.velocity import TrackSummary, VelocityProfile, per_track_summary, velocity_profile
 from tracking.trajectories.file import Trajectories
+from tracking.trajectories.heights import factor_of, heights_um
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -100,20 +101,6 @@ def flow_profile(trajectories: Trajectories) -> FlowProfile:
     over = "height" if depth else "y"
     left_out = int(position_um.size - measured.used.sum())
     return FlowProfile(over, tracks, position_um, measured, left_out, theory, deviation, rms)
-
-
-def heights_um(trajectories: Trajectories) -> FloatArray:
-    """Absolute height of each row, um: refraction factor times (focus + z); focus 0 where there is none."""
-    if len(trajectories) == 0:
-        return np.empty(0)
-    focus_um = np.nan_to_num(trajectories.of_frame("focus_um"))
-    height: FloatArray = factor_of(trajectories.attributes) * (focus_um + trajectories.z_um)
-    return height
-
-
-def factor_of(attributes: dict[str, Any]) -> float:
-    """Height in the sample per travel of the focus drive; 1 in files that do not say."""
-    return float(attributes.get("refraction_factor", 1.0))
 
 
 def floor_height_um(channel: ChannelSettings, attributes: dict[str, Any]) -> float:

@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.art3d import Line3DCollection
 
 from liveptv.reports.look import ONE, QUIET, TWO
-from liveptv.reports.profile import MIN_LENGTH, FlowProfile, heights_um
+from liveptv.reports.profile import MIN_LENGTH, FlowProfile
 from tracking.trajectories.file import Trajectories
+from tracking.trajectories.heights import heights_um
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -104,7 +104,7 @@ def per_track_summary(
     dt = np.diff(time)
     inside = which[1:] == which[:-1]
     duration = total(np.append(np.where(inside, dt, 0.0), 0.0))
-    walk, error = _walk_and_error(steps - velocity[:, which[1:]] * dt, dt, inside)
+    walk, error = walk_and_error(steps - velocity[:, which[1:]] * dt, dt, inside)
     variance = _over(1.2 * walk[:, None], duration) + _over(12.0 * error[:, None], length * duration**2)
     moving = inside & (dt > 0)
     moved, group = np.unique(which[1:][moving], return_inverse=True)
@@ -114,7 +114,7 @@ def per_track_summary(
     return TrackSummary(number, length, x, y, z, velocity, np.sqrt(variance), median)
 
 
-def _walk_and_error(
+def walk_and_error(
     steps: FloatArray, dt: FloatArray, inside: npt.NDArray[np.bool_]
 ) -> tuple[FloatArray, FloatArray]:
     """2 D (um^2/s) and localisation variance (um^2) of each axis, (3,), from displacements without drift."""

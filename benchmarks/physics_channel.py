@@ -1,0 +1,265 @@
+"""The flow fitted to the tracks of a straight channel, against the truth: actual and stated errors, and cost.
+
+Tracks are simulated with the errors that a detector has (no images): particles diffuse, leave the image, and are
+seen with Gaussian errors. `profile` has the protocol of Franchini & Krevor (2020): 21 depths 150 um apart, 452
+frames each, a channel of 7 x 3 mm with 2.3 mL/h, 200 particles in the image, errors as benchmarks/channel.py
+measured. `errors` compares the actual with the stated errors over many seeds in a tilted channel of 400 x 100 um
+of unknown size. `told` runs live for 60 s: how soon is a flow that is not the model told, and is a clean one.
+`trapezoid` compares with another method. `cost` is processor time with 2,000 tracks alive.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from reporting import save
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "tracking" / "physics"))
+from channel_tracks import Channel, run_of, velocities
+from harmonic_series import HarmonicSeries
+
+from stream.messages import Tracks
+from tracking.analysis.velocity import per_track_summary, velocity_profile
+from tracking.physics.channel.derived import (
+    flow_rate_ul_s,
+    pressure_gradient_pa_m,
+    velocity_along,
+    wall_shear,
+)
+from tracking.physics.channel.fit import ChannelFit, fit_channel
+from tracking.physics.channel.model import flow_of, velocity_at
+from tracking.physics.channel.parameters import UNKNOWN, VELOCITY, Known, prior_of
+from tracking.physics.live.channel import LiveChannel
+from tracking.physics.sections.choice import profile_of
+from tracking.physics.sections.shapes import Rectangle, polygon
+from tracking.physics.tracks.velocities import track_velocities
+
+VISCOSITY_PA_S = 1e-3
+DEPTHS, SPACING_UM, FRAMES, RATE_HZ = 21, 150.0, 452, 24.0
+PAPER = Channel(
+    section=Rectangle(7000.0, 3000.0), velocity_um_s=2300.0 / 3600.0 * 1e9 / (7000.0 * 3000.0),
+    image_um=(1660.0, 930.0), frame_rate_hz=RATE_HZ, longest=FRAMES, sigma_um=(0.18, 0.17, 1.9),
+    diffusion_um2_s=0.0002,
+)  # fmt: skip
+HALF_RANGE_UM = 60.0
+BINS = 15
+TILTED = Channel(
+    center_y_um=7.0, floor_um=12.0, yaw_deg=1.0, pitch_deg=0.5, roll_deg=-0.4, stuck=0.02, wrong=0.02
+)
+TRAPEZOID = [(-150.0, 0.0), (150.0, 0.0), (80.0, 60.0), (-80.0, 60.0)]
+BLOCKED = polygon([(-200, 0), (120, 0), (120, 40), (200, 40), (200, 100), (-200, 100)])
+LIVE = replace(TILTED, stuck=0.0, wrong=0.0, frame_rate_hz=RATE_HZ, image_um=(500.0, 380.0))
+CASES = {
+    "clean": LIVE,
+    "slip of 5 um": replace(LIVE, slip_um=5.0),
+    "shear thinning, flow index 0.8": replace(LIVE, flow_index=0.8),
+    "corner of 80 x 40 um blocked": replace(LIVE, flows_through=BLOCKED),
+}
+
+
+def profile(seed: int) -> dict[str, Any]:
+    """The velocity over height by binning and by the fit, from the same tracks."""
+    rows: list[np.ndarray] = []
+    for depth in range(DEPTHS):
+        middle = depth * SPACING_UM
+        low, high = max(middle - HALF_RANGE_UM, 0.0), min(middle + HALF_RANGE_UM, 3000.0)
+        seen = replace(PAPER, heights_um=(low, high))
+        for message in run_of(seen, 200, FRAMES / RATE_HZ, 1000 * seed + depth):
+            name = message.track + 1e6 * depth
+            when = np.full(len(message), message.info.time_s)
+            rows.append(np.stack([name, when, *(getattr(message, column) for column in COLUMNS)]))
+    table = np.hstack(rows)
+    places, sigma = table[2:5], table[5:8]
+    begun = time.process_time()
+    tracks = track_velocities(table[0], table[1], places, sigma, min_length=10)
+    fit = fit_channel(
+        tracks, PAPER.section, prior_of(PAPER.section, {"pitch_deg": Known(0.0)}), reference_x_um=0.0
+    )
+    seconds = time.process_time() - begun
+
+    summary = per_track_summary(table[0], table[1], *places, min_length=10)
+    edges = np.linspace(0.0, 3000.0, BINS + 1)
+    binned = velocity_profile(summary.z_um, summary.velocity_um_s[0], summary.sigma_um_s[0], edges)
+    position = np.stack([summary.x_um, summary.y_um, summary.z_um])[:, binned.used]
+    weights = summary.sigma_um_s[0, binned.used]
+    most = float(
+        PAPER.theta[VELOCITY] * flow_of(PAPER.section, PAPER.theta).at(np.zeros(1), np.array([1500.0]))[0]
+    )
+
+    def averaged(section: Any, theta: np.ndarray) -> np.ndarray:
+        speed = velocity_at(section, theta, 0.0, position)[0]
+        return velocity_profile(position[2], speed, weights, edges, clip=None).velocity_um_s
+
+    true = averaged(PAPER.section, PAPER.theta)
+    by_bins = np.sqrt(np.mean((binned.velocity_um_s - true) ** 2)) / most
+    by_fit = np.sqrt(np.mean((averaged(PAPER.section, fit.theta) - true) ** 2)) / most
+    return {
+        "case": "profile", "seed": seed, "tracks": len(tracks), "binned_rms": by_bins, "fit_rms": by_fit,
+        "fit_over_binned": by_fit / by_bins, "fit_cpu_s": seconds, "settled": fit.settled,
+    }  # fmt: skip
+
+
+COLUMNS = ("x_um", "y_um", "z_um", "sigma_x_um", "sigma_y_um", "sigma_z_um")
+
+
+def quantities(fit: ChannelFit) -> dict[str, tuple[float, float]]:
+    """Values and standard errors of what is asked of a fit."""
+    shear = wall_shear(fit, VISCOSITY_PA_S)
+    rate, gradient = flow_rate_ul_s(fit), pressure_gradient_pa_m(fit, VISCOSITY_PA_S)
+    places = np.array([[0.0, 100.0], [7.0, 60.0], [62.0, 25.0]])
+    (speed, *_), (error, *_) = velocity_along(fit, places)
+    ceiling = fit.covariance[np.ix_([2, 4], [2, 4])].sum() ** 0.5
+    return {
+        "velocity_in_the_middle_um_s": (speed[0], error[0]),
+        "velocity_near_the_floor_um_s": (speed[1], error[1]),
+        "flow_rate_ul_s": (rate.value, rate.standard_error),
+        "mean_shear_pa": (shear.mean.value, shear.mean.standard_error),
+        "maximum_shear_pa": (shear.maximum.value, shear.maximum.standard_error),
+        "pressure_gradient_pa_m": (gradient.value, gradient.standard_error),
+        "floor_um": (fit.value("floor_um"), fit.standard_error("floor_um")),
+        "ceiling_um": (fit.value("floor_um") + fit.value("depth_um"), ceiling),
+        "width_um": (fit.value("width_um"), fit.standard_error("width_um")),
+        "center_y_um": (fit.value("center_y_um"), fit.standard_error("center_y_um")),
+        "yaw_deg": (fit.value("yaw_deg"), fit.standard_error("yaw_deg")),
+        "pitch_deg": (fit.value("pitch_deg"), fit.standard_error("pitch_deg")),
+        "roll_deg": (fit.value("roll_deg"), fit.standard_error("roll_deg")),
+    }
+
+
+def errors(seeds: int, tracks: int) -> list[dict[str, Any]]:
+    """Actual over stated errors over seeds, one row for each quantity."""
+    known = {"width_um": Known(390.0, UNKNOWN), "depth_um": Known(105.0, UNKNOWN)}
+    prior = prior_of(TILTED.section, known)
+    found = []
+    for seed in range(seeds):
+        fit = fit_channel(velocities(TILTED, tracks, seed), TILTED.section, prior, reference_x_um=0.0)
+        found.append(quantities(fit))
+    perfect = replace(fit, theta=TILTED.theta)
+    truth = {name: value for name, (value, _) in quantities(perfect).items()}
+    rows = []
+    for name, true in truth.items():
+        values = np.array([one[name] for one in found])
+        off = values[:, 0] - true
+        rms = float(np.sqrt(np.mean(off**2)))
+        stated = float(np.sqrt(np.mean(values[:, 1] ** 2)))
+        rows.append(
+            {
+                "case": "errors", "quantity": name, "seeds": seeds, "tracks": tracks, "true": true,
+                "rms_error": rms, "stated": stated, "actual_over_stated": rms / stated,
+                "mean_over_stated": float(off.mean()) / stated,
+                "largest_error": float(np.abs(off).max()),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def told(case: str, seed: int, alive: int = 300, seconds: float = 60.0) -> dict[str, Any]:
+    """When a live run says that the flow is another one."""
+    channel = CASES[case]
+    live = LiveChannel(channel.section, prior_of(channel.section), channel.diffusion_um2_s)
+    first: dict[str, float] = {}
+    least = 1.0
+    for message in run_of(channel, alive, seconds, 100 + seed):
+        live.take_in(message)
+        if message.info.frame % int(RATE_HZ) == int(RATE_HZ) - 1:
+            live.update()
+            found = live.misfit()
+            if found is not None:
+                least = min(least, *(one.p for one in found.tests.values()))
+                for name in found.told:
+                    first.setdefault(name, message.info.time_s)
+    return {
+        "case": "told", "flow": case, "seed": seed, "alive": alive, "tracks": live.tracks,
+        "told_after_s": min(first.values(), default=None), "by": first, "least_p": least,
+    }  # fmt: skip
+
+
+def trapezoid() -> dict[str, Any]:
+    """Finite elements against harmonic functions fitted at the wall."""
+    section, series = polygon(TRAPEZOID), HarmonicSeries(np.array(TRAPEZOID))
+    rng = np.random.default_rng(0)
+    y, z = rng.uniform(-150, 150, 20_000), rng.uniform(0, 60, 20_000)
+    found = profile_of(section)
+    velocity = found.at(y, z)
+    inside = velocity > 0
+    mean = series.mean_um2()
+    off = velocity[inside] - series.phi(np.stack([y, z], axis=1)[inside]) / mean
+    return {
+        "case": "trapezoid", "resistance_off": found.resistance * mean - 1.0,
+        "velocity_rms_over_max": float(np.sqrt(np.mean(off**2)) / velocity.max()),
+        "velocity_max_over_max": float(np.abs(off).max() / velocity.max()), "series_error": float(series.error),
+    }  # fmt: skip
+
+
+def cost(alive: int = 2000, seconds: int = 20) -> dict[str, Any]:
+    """Processor time of the live fit for each second of the run; medians over seconds, the first ones left out."""
+    messages: list[Tracks] = list(run_of(LIVE, alive, seconds, 0))
+    live = LiveChannel(LIVE.section, prior_of(LIVE.section), LIVE.diffusion_um2_s)
+    taking, updating, testing = [], [], []
+    for second in range(seconds):
+        begun = time.process_time()
+        for message in messages[int(second * RATE_HZ) : int((second + 1) * RATE_HZ)]:
+            live.take_in(message)
+        taken = time.process_time()
+        live.update()
+        updated = time.process_time()
+        live.misfit()
+        taking.append(taken - begun)
+        updating.append(updated - taken)
+        testing.append(time.process_time() - updated)
+    return {
+        "case": "cost", "alive": alive, "frame_rate_hz": RATE_HZ, "tracks": live.tracks,
+        "take_in_ms_a_second": 1e3 * float(np.median(taking[5:])),
+        "update_ms": 1e3 * float(np.median(updating[5:])), "misfit_ms": 1e3 * float(np.median(testing[5:])),
+    }  # fmt: skip
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=["profile", "errors", "told", "trapezoid", "cost"], action="append")
+    parser.add_argument("--seeds", type=int, default=100, help="of `errors`")
+    parser.add_argument("--tracks", type=int, default=500, help="of `errors`")
+    parser.add_argument("--profiles", type=int, default=3, help="seeds of `profile`")
+    parser.add_argument("--clean", type=int, default=20, help="clean runs of `told`")
+    parser.add_argument(
+        "--others", type=int, default=3, help="runs of `told` for each flow that is not the model"
+    )
+    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    options = parser.parse_args()
+    chosen = options.only or ["trapezoid", "cost", "errors", "told", "profile"]
+    rows: list[dict[str, Any]] = []
+    if "trapezoid" in chosen:
+        rows.append(trapezoid())
+    if "cost" in chosen:
+        rows.append(cost())
+    if "errors" in chosen:
+        rows += errors(options.seeds, options.tracks)
+    if "told" in chosen:
+        for case in CASES:
+            runs = options.clean if case == "clean" else options.others
+            rows += [told(case, seed) for seed in range(runs)]
+    if "profile" in chosen:
+        rows += [profile(seed) for seed in range(options.profiles)]
+    for row in rows:
+        print(
+            "  ".join(
+                f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+                for name, value in row.items()
+            )
+        )
+    if options.json is not None:
+        save(options.json, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""`liveptv flow` says what flows through the channel of a trajectory file."""
+
+import json
+
+import numpy as np
+import pytest
+
+from liveptv.cli.main import run_command_line
+from liveptv.flow.channel_flow import channel_flow
+from liveptv.flow.section_text import section_from
+from liveptv.flow.words import in_words
+from stream.errors import ConfigurationError
+from stream.messages import FrameInfo, Tracks
+from tracking.physics.sections.choice import profile_of
+from tracking.physics.sections.shapes import Ellipse, Rectangle
+from tracking.trajectories.file import TrajectoryWriter
+
+WIDTH_UM, DEPTH_UM, FLOOR_UM, MEAN_UM_S = 300.0, 100.0, 20.0, 50.0
+
+
+def channel_file(path, *, channel=True, tracks=200, frames=40):
+    """Particles in a channel whose floor is at 20 um, measured with known errors."""
+    rng = np.random.default_rng(0)
+    x, y, z = rng.uniform(0, 200, tracks), rng.uniform(-140, 140, tracks), rng.uniform(3, 97, tracks)
+    speed = MEAN_UM_S * profile_of(Rectangle(WIDTH_UM, DEPTH_UM)).at(y, z)
+    attributes = {"image_shape": [300, 300], "pixel_size_um": 1.0}
+    if channel:
+        attributes["configuration"] = {"channel": {"width_um": WIDTH_UM, "depth_um": DEPTH_UM}}
+    with TrajectoryWriter(path, run_id="run", attributes=attributes) as writer:
+        for frame in range(frames):
+            info = FrameInfo("run", frame, frame, frame / 10, 0, 0.0, focus_um=50.0, flow_ul_s=0.0015)
+            noise = rng.normal(0, 1, (3, tracks)) * [[0.1], [0.1], [0.5]]
+            writer.append(
+                Tracks.from_columns(
+                    info, track=np.arange(tracks), x_um=x + speed * frame / 10 + noise[0],
+                    y_um=y + 150 + noise[1], z_um=z + FLOOR_UM - 50 + noise[2], sigma_x_um=0.1, sigma_y_um=0.1,
+                    sigma_z_um=0.5, age_frames=frame, detection=np.arange(tracks),
+                )
+            )  # fmt: skip
+        writer.finalize({}, "done")
+    return path
+
+
+def test_the_command_finds_flow_walls_shear_and_pressure(tmp_path, capsys):
+    path = channel_file(tmp_path / "tracks.h5")
+    assert run_command_line(["flow", str(path), "--viscosity", "0.001", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    rate = found["flow_rate_ul_s"]
+    assert rate["value"] == pytest.approx(0.0015, abs=4 * rate["standard_error"])
+    assert rate["set_point"] == 0.0015
+    for name, true in [("floor_um", FLOOR_UM), ("center_y_um", 150.0), ("yaw_deg", 0.0)]:
+        one = found["parameters"][name]
+        assert one["told"]
+        assert one["value"] == pytest.approx(true, abs=4 * one["standard_error"])
+    balance = (
+        found["pressure_gradient_pa_m"]["value"] * WIDTH_UM * DEPTH_UM / (2 * (WIDTH_UM + DEPTH_UM)) * 1e-6
+    )
+    assert found["wall_shear_pa"]["mean"]["value"] == pytest.approx(balance, rel=2e-3)
+    assert found["misfit"]["told"] == []
+    assert found["memory_s"] is None
+    assert run_command_line(["flow", str(path)]) == 0
+    words = capsys.readouterr().out
+    assert "flow rate" in words
+    assert "set-point 0.0015" in words
+    assert "nothing says that the flow is another one" in words
+
+
+def test_another_section_than_the_channels_is_told(tmp_path):
+    path = channel_file(tmp_path / "tracks.h5")
+    found = channel_flow(path, section_from("ellipse:300x100"))
+    assert "smooth" in found["misfit"]["told"]
+    assert any("told: " in text for _, text in in_words(found))
+    better = {one["parameter"] for one in found["better_with"]}
+    assert better == set(found["misfit"]["told"]) & {"slip_um", "flow_index"}
+
+
+def test_the_depth_can_be_unknown(tmp_path):
+    path = channel_file(tmp_path / "tracks.h5")
+    depth = channel_flow(path, section_from("rectangle:300x95"), unknown=["depth_um"])["parameters"][
+        "depth_um"
+    ]
+    assert depth["value"] == pytest.approx(DEPTH_UM, abs=4 * depth["standard_error"])
+
+
+def test_a_file_without_a_channel_needs_one_and_a_strange_one_is_refused(tmp_path):
+    path = channel_file(tmp_path / "tracks.h5", channel=False)
+    with pytest.raises(ConfigurationError, match="--channel rectangle:400x100"):
+        channel_flow(path)
+    assert section_from("circle:80") == Ellipse(80.0, 80.0)
+    assert section_from("polygon:0,0;100,0;50,40").area_um2 == pytest.approx(2000.0)
+    for text in ("tube:80", "rectangle:80", "polygon:0,0;1", "circle:wide", "rectangle:80x"):
+        with pytest.raises(ConfigurationError, match="is none that is known"):
+            section_from(text)

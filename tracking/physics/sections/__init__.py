@@ -1,0 +1,1 @@
+"""Cross-sections of straight channels, and the developed flow through them."""

@@ -1,0 +1,1 @@
+"""The velocity of each track with its standard error, exact for localisation errors and Brownian motion."""
