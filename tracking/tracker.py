@@ -246,6 +246,8 @@ class OnlineTracker:
         ):  # fmt: skip
             self.counts[name] += int(tally[at])
         self.counts["ignored"] += ignored
+        if self._switching.relinked:
+            self.counts["relinked"] = self._switching.relinked
         self._kinds.write(tracks.table, detections.table)
         note_detected(tracks.table, detections.table)
         self._last, self._last_clock = tracks, self._clock.elapsed
