@@ -275,6 +275,8 @@ class OnlineTracker:
         """End all live tracks and count them."""
         self.counts["ended"] += self._alive
         self._alive = 0
+        if self._switching is not None:
+            self._switching.finish()
 
     @property
     def _gap(self) -> int:

@@ -36,9 +36,9 @@ NONE = -1  # no detection
 class Frames(NamedTuple):
     """The frames of the paths, oldest first, as the tracker was given them.
 
-    `z` and `R` (frames, 3, M): positions, um, and variances, um^2, of the detections; `times` (frames, M): when each
-    was imaged, s. `now` (frames,), s, and the focus `height` (frames,), um. `slices` (frames, 3, S): heights, times and
-    whether they are missing (1), of so many slices with a height, a time and a word about that: `known` (frames, 3).
+    `z` and `R` (frames, 3, M): positions, um, and variances, um^2, of the detections; `times` (frames, M): when
+    each was imaged, s. `now` (frames,), s, and the focus `height` (frames,), um. `slices` (frames, 3, S): heights,
+    times and whether they are missing (1); of how many slices each of these is known, `known` (frames, 3).
     """
 
     z: Any
@@ -51,14 +51,16 @@ class Frames(NamedTuple):
 
 
 class Path(NamedTuple):
-    """What tracks do in the frames (frames, N): their detections, and how far each was from the one that it shared it
-    with, `apart` (frames, 3, N), um: 0 where it did not."""
+    """What tracks do in the frames (frames, N): their detections, and how far each was from the track with which it
+    shared it, `apart` (frames, 3, N), um: 0 where it did not."""
 
     detection: Any
     apart: Any
 
 
 class Slices(NamedTuple):
+    """Heights and times of the slices of one volume, as `tracking.switching.links.Slices`."""
+
     z: Any
     time: Any
 
@@ -142,7 +144,8 @@ def weigh(
     state: Any, heads: Any, columns: Any, axes: int, path: Any, frames: Any, chances: Any, real: Any, motion: Any,
     flow: Any, work: Any, logs: Any,
 ) -> None:  # fmt: skip
-    """Fill `logs` (N,) with ln of the likelihood of path `columns` (N,) for the track `heads` (N,), -1: a new one."""
+    """Fill `logs` (N,) with ln of the likelihood of path `columns` (N,) for the track `heads` (N,), -1: a new
+    one."""
     path, frames, chances = Path(*path), Frames(*frames), Chances(*chances)
     motion, flow = Motion(*motion), Flow(*flow)
     into = np.zeros((frames.now.size, STATES))

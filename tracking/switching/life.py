@@ -130,7 +130,7 @@ def advance(
 
     `tracks`: state, label, how many, the next number. `links`: the detection of each (N,), -1 for none,
     and what `merging.pair_up` found; `costs` (N,) of these links, of which `no_link` is the limit. `times`
-    (M,): when each detection was imaged. `outcome`: rows (columns, N + M), tally, settled (N + M,), taken
+    (M,): when each detection was imaged. `outcome`: rows (columns, N + M), tally, taken
     (M,), sums (SUMS,).
     """
     state, label, alive, next_id = tracks
@@ -138,7 +138,7 @@ def advance(
     of_z, of_variance = np.zeros((3, 1)), np.zeros((3, 1))
     measured, life, moment = Measured(*measured), Life(*life), Moment(*moment)
     motion, flow = Motion(*motion), Flow(*flow)
-    rows, tally, settled, taken, sums = outcome
+    rows, tally, taken, sums = outcome
     z, variances, origin, table = measured.z, measured.R, measured.origin, measured.table
     axes = life.axes
     tally[:] = 0
@@ -190,7 +190,6 @@ def advance(
                 as_of_one(i, partner[i], axes, z, variances, shared[i], place, spread, of_z, of_variance)
                 correct_one(state, kept, axes, of_z, of_variance, 0, logs)
             _write(state, label, kept, axes, moment, PREDICTED, rows, motion)
-            settled[kept] = False
         else:
             taken[j] = True
             tally[LINKED] += 1
@@ -224,8 +223,9 @@ def advance(
                 state[BRIGHTNESS, kept] = mean + (bright - mean) / min(
                     float(label[HITS, kept]), BRIGHTNESS_DETECTIONS
                 )
-            settled[kept] = label[CONFIRMED, kept] > 0
-            _write(state, label, kept, axes, moment, 0.0 if settled[kept] else TENTATIVE, rows, motion)
+            _write(
+                state, label, kept, axes, moment, 0.0 if label[CONFIRMED, kept] else TENTATIVE, rows, motion
+            )
             _write_measured(kept, j, axes, z, variances, origin, table, times, moment, rows)
         kept += 1
     for j in range(detections):
@@ -240,9 +240,8 @@ def advance(
         label[HITS, kept] = 1
         label[MISSED, kept] = 0
         label[LINK, kept], label[SHARES, kept] = j, 0
-        settled[kept] = life.confirm <= 1
         label[CONFIRMED, kept] = life.confirm <= 1
-        _write(state, label, kept, axes, moment, 0.0 if settled[kept] else TENTATIVE, rows, motion)
+        _write(state, label, kept, axes, moment, 0.0 if label[CONFIRMED, kept] else TENTATIVE, rows, motion)
         _write_measured(kept, j, axes, z, variances, origin, table, times, moment, rows)
         tally[BORN] += 1
         kept += 1

@@ -44,7 +44,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 UNLIKELY = 12.0
 """A link that would have made all links of its frame e^(12/2) times less likely is not thought of again: the frame
-since hardly ever says as much against the others. With 8 and with 40 the same links were mended; 40 takes longer."""
+since hardly ever says as much against the others. With 8 and 40 the same links were mended; 40 takes longer."""
 FRAMES = 2  # whose links are decided together: one that was linked before, and the newest
 
 
@@ -174,6 +174,10 @@ class _Cut:
         seen = self._numbers[is_seen]
         usable = (other >= 0) & (other != track) & (self.heads.columns_of(track) >= 0)
         usable &= places(seen, other) >= 0
+        newest = self.window[-1]
+        # who has ended since keeps what it did: it has no row now that could tell of another
+        usable &= newest.columns_of(other) >= 0
+        usable &= (newest.columns_of(track) >= 0) | (places(seen, track) < 0)
         track, other = track[usable], other[usable]
         heads = np.concatenate([track, track, other, other])
         tails = np.concatenate([other, track, track, other])
@@ -228,14 +232,24 @@ class _Cut:
 
     def _weigh(self, heads: IntArray, columns: IntArray) -> FloatArray:
         logs = np.zeros(heads.size)
-        hindsight.weigh(self.heads.state, heads, columns, *self._arguments(), logs)
+        chances, motion, flow, work = self._given
+        real = (self.rules.directed, self.rules.real)
+        hindsight.weigh(
+            self.heads.state, heads, columns, self.rules.axes, self._path, self._shown, chances, real, motion, flow,
+            work, logs,
+        )  # fmt: skip
         return logs
 
-    def _arguments(self) -> tuple[Any, ...]:
+    def _retrace(self, heads: IntArray, columns: IntArray) -> FloatArray:
+        """The states (N, frames, STATES) along paths of tracks."""
+        states = np.zeros((heads.size, len(self.window), STATES))
         chances, motion, flow, work = self._given
-        rules = self.rules
-        real = (rules.directed, rules.real)
-        return rules.axes, self._path, self._shown, chances, real, motion, flow, work
+        real = (self.rules.directed, self.rules.real)
+        hindsight.retrace(
+            self.heads.state, heads, columns, self.rules.axes, self._path, self._shown, chances, real, motion, flow,
+            work, states,
+        )  # fmt: skip
+        return states
 
     def numbers(self, next_id: int) -> tuple[dict[int, int], int]:
         """The number of each path that was that of another track, by the one that it had; and how many are new.
@@ -268,8 +282,7 @@ class _Cut:
         heads = np.array([head_of.get(piece, -1) for piece in numbers] + left)
         at = np.where(heads >= 0, self.heads.columns_of(heads), NONE)
         columns = np.where(np.arange(old.size) < len(numbers), places(self._numbers, old), self._numbers.size)
-        states = np.zeros((old.size, len(self.window), STATES))
-        hindsight.retrace(self.heads.state, at, columns, *self._arguments(), states)
+        states = self._retrace(at, columns)
         gone = np.union1d(old, new)
         firsts = self._firsts(new, at)
         labels = np.zeros((old.size, LABELS), np.int64)
@@ -292,7 +305,7 @@ class _Cut:
             states[:, k, PAST_KIND] = 0.0
             states[:, k, APART : APART + 3] = self._path[1][k][:, columns].T
             if k == len(self.window) - 1:
-                is_there &= ~fails
+                is_there &= ~(fails & (columns == self._numbers.size))
             stays = ~np.isin(frame.label[ID], gone)
             state = np.concatenate([frame.state[:, stays], states[is_there, k].T], axis=1)
             label = np.concatenate([frame.label[:, stays], labels[is_there].T], axis=1)

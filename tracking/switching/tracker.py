@@ -131,6 +131,11 @@ class SwitchingTracker:
             self.resolution.learn(m.measured.z[:axes, :count], m.measured.R[:axes, :count], self._extent_um)
         return tracks, self._memory.tally, len(detections) - count
 
+    def finish(self) -> None:
+        """End all tracks; what is learnt stays."""
+        self.alive = 0
+        self._look = SecondLook()
+
     def _begin(self, frame_s: float, count: int) -> None:
         """The first guesses, once the time between frames is known: tracks born before had none.
 
@@ -273,7 +278,7 @@ class SwitchingTracker:
             (info.frame, clock.elapsed, focus_um, self._now),
             tuple(moving),
             tuple(self.flow.flow),
-            (rows, m.tally, m.settled, m.taken, learning.sums),
+            (rows, m.tally, m.taken, learning.sums),
             self._work,
         )  # fmt: skip
         self.alive = int(m.tally[track_life.ALIVE])
@@ -306,7 +311,8 @@ class SwitchingTracker:
         n, m = self.alive, self._memory.measured
         return Kept(
             info.frame, clock.elapsed, self._now, focus_um, slices, self._state[:, :n].copy(),
-            self._label[:, :n].copy(), m.z[:, :count].copy(), m.R[:, :count].copy(), self._times[:count].copy(), tried,
+            self._label[:, :n].copy(), m.z[:, :count].copy(), m.R[:, :count].copy(), self._times[:count].copy(),
+            tried,
         )  # fmt: skip
 
     def _look_again(
@@ -342,8 +348,8 @@ class SwitchingTracker:
         moment = (info.frame, clock.elapsed, focus_um, self._now)
         fresh[track_life.MORE, changed] = np.nan
         life.write_again(
-            self._state, self._label, changed, tuple(self._memory.measured), self._times, axes, moment, tuple(moving),
-            fresh,
+            self._state, self._label, changed, tuple(self._memory.measured), self._times, axes, moment,
+            tuple(moving), fresh,
         )  # fmt: skip
         if info.volume is None and not self._has_times:
             fresh[life.OFFSET] = np.nan
@@ -357,6 +363,8 @@ class SwitchingTracker:
 
     def _learn_flow(self) -> None:
         n, at = self.alive, motion.D * motion.ROWS
-        chosen = self._memory.settled[:n] & (self._state[motion.MU + motion.D, :n] > SETTLED_MU)
+        label = self._label[:, :n]
+        chosen = (label[motion.CONFIRMED] > 0) & (label[motion.LINK] >= 0) & (label[motion.SHARES] == 0)
+        chosen &= self._state[motion.MU + motion.D, :n] > SETTLED_MU
         x, v = self._state[at + motion.P : at + motion.V], self._state[at + motion.V : at + motion.PP]
         self.flow.learn(x, v, chosen, self._state[at + motion.VV : at + motion.ROWS])

@@ -1,8 +1,8 @@
 """Rows with the tracks that they belong to as was known a frame later.
 
-A row that says `track_before` = y, of track x, says that the row y of the frame before is x's. All rows of a frame say
-so at once: where x and y exchange theirs, either says it. Where nobody says whose row x of that frame is (it has only
-a prediction), it goes to the track that gave its number away first, so that every row has a track of its own.
+A row that says `track_before` = y, of track x, says that the row y of the frame before is x's. All rows of a frame
+say so at once: where x and y exchange theirs, either says it. Where nobody says whose row x of that frame is (it
+has only a prediction), it gets the number that is free then, so that every row has a track of its own.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ from tracking.trajectories.output_place import check_place, check_replaceable, i
 from tracking.trajectories.pending import Pending
 from tracking.trajectories.precision import warmup
 from tracking.trajectories.provenance import this_process, versions
-from tracking.trajectories.replacement import Replacement
 from tracking.trajectories.relinking import AsLinked
+from tracking.trajectories.replacement import Replacement
 from tracking.trajectories.schema import (
     AXES,
     EVENTS,
