@@ -1,4 +1,4 @@
-"""Links of switching particles are decided once more a frame later: what was wrong is mended, and nothing is lost."""
+"""Links of switching particles are decided once more a frame later: wrong ones are mended, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -123,11 +123,11 @@ def test_two_that_have_exchanged_their_tracks_get_them_back():
     rng = np.random.default_rng(4)
     others = np.stack([rng.uniform(20, 60, 60), rng.uniform(20, 60, 60), rng.uniform(1, 8, 60)])
     speed = np.where(np.arange(60) % 2, 1.0, 0.0) * np.array([[0.8], [0.3], [0.0]])
-    truth, mistakes, changed = [], 0, 0
+    truth, mistakes = [], 0
     for number in range(40):
         places = others + speed * number + 0.12 * rng.normal(0, 1, (3, 60)) * (speed[:1] == 0.0)
         truth.append(places)
-    of_detection, changed = followed([0.5 * places for places in truth])
+    of_detection, _ = followed([0.5 * places for places in truth])
     for here in of_detection[8:-1]:
         mistakes += int((here != of_detection[-2]).sum())
     assert mistakes == 0
