@@ -174,9 +174,10 @@ class OnlineTracker:
         changes = {"mode": "flow", "motion": "switching"}
         scratch = OnlineTracker(self.settings.model_copy(update=changes))
         volume = VolumeInfo((0.0, 1.0, 2.0), (0.0, 0.1, 0.2), (1,))
-        for frame in range(4):
+        places = rng.uniform(0.0, 10.0, (3, 60))
+        for frame in range(20):  # a crowd, in which links are decided anew
             info = FrameInfo("warmup", frame, frame, float(frame), 0, 0.0, volume=volume)
-            x, y, z = rng.uniform(0.0, 100.0, (3, 40))
+            x, y, z = places = places + rng.normal(0.0, 1.0, (3, 60))
             scratch.step(Detections.from_columns(info, x_um=x, y_um=y, z_um=z, kind=0.0, p_kind=0.9))
         scratch.predictions()
 

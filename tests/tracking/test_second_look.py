@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -179,3 +180,30 @@ def test_particles_of_the_benchmark_are_detected_as_often_as_it_says():
     truth = move(CROWD, 100, 1)
     seen = detect(truth, 4, 1)
     assert (seen.particle < 0).mean() == pytest.approx(seen.missed, rel=0.3)
+
+
+def test_after_warming_up_the_first_volumes_compile_nothing():
+    code = """
+import subprocess
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_second_look import crowd, frame_of
+from tracking.settings import TrackerSettings
+from tracking.switching import hindsight, life, links, merging, motion
+from tracking.tracker import OnlineTracker
+
+def compiled():
+    every = [f for module in (hindsight, life, links, merging, motion) for f in vars(module).values()]
+    return sum(len(f.signatures) for f in every if hasattr(f, "signatures"))
+
+tracker = OnlineTracker(TrackerSettings())
+tracker.warmup_switching()
+before = compiled()
+for number, places in enumerate(crowd(3, 30)):
+    tracker.step(frame_of(number, places))
+assert tracker.counts["relinked"] > 0
+print(before, compiled())
+"""
+    command = [sys.executable, "-c", code, str(Path(__file__).parent)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert int(said[0]) == int(said[1]) > 0
