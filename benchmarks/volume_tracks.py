@@ -35,6 +35,7 @@ from stream.volume_info import VolumeInfo
 from tracking.analysis.metrics import TrackPoints, link_scores, track_scores
 from tracking.settings import TrackerSettings
 from tracking.tracker import OnlineTracker
+from tracking.trajectories.relinking import renamed
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -205,12 +206,13 @@ def detect(truth: Truth, snr: int, seed: int) -> Detected:
 
 
 def track(seen: Detected, settings: TrackerSettings, z_scale: float = 1.0) -> tuple[IntArray, float]:
-    """The track of each detection, -1 for none, and the time of a frame, ms of one core."""
+    """The track of each detection, as known a frame later, -1 for none; and the time of a frame, ms of one core."""
     tracker = OnlineTracker(settings)
     um = PIXEL_UM * np.array([1.0, 1.0, 1.0 / z_scale])[:, None]
     z_um = tuple((um[2, 0] * np.arange(int(SHAPE[2]))).tolist())
     of_detection = np.full(seen.frame.size, -1)
     confirmed: set[int] = set()
+    before = np.zeros(0, np.int64)
     spent = 0.0
     for frame in range(FRAMES):
         rows = np.flatnonzero(seen.frame == frame)
@@ -223,6 +225,10 @@ def track(seen: Detected, settings: TrackerSettings, z_scale: float = 1.0) -> tu
         began = time.process_time()
         found = tracker.step(detections)
         spent += time.process_time() - began
+        if (relinked := np.isfinite(found.track_before)).any():
+            was, now = found.track_before[relinked], found.track[relinked]
+            of_detection[before] = renamed(of_detection[before], was.astype(int), now.astype(int))
+        before = rows
         there = found.detection >= 0
         of_detection[rows[found.detection[there].astype(int)]] = found.track[there]
         flags = found.flags.astype(int)

@@ -36,6 +36,8 @@ TABLES: dict[str, type[Detections] | type[Tracks] | type[Predictions]] = {
 }
 TIME_OFFSET = "time_offset_s"
 """The column that came with volumes."""
+BEFORE = "track_before"
+"""The column that came with links that are decided anew."""
 EARLIER = {
     "detections": (
         tuple(name for name in Detections.COLUMNS if name not in {*Detections.MORE, FLAGS}),
@@ -43,9 +45,10 @@ EARLIER = {
         tuple(name for name in Detections.COLUMNS if name != TIME_OFFSET),
     ),
     "tracks": (
-        tuple(name for name in Tracks.COLUMNS if name not in {*Tracks.MORE, *Tracks.DETECTED}),
-        tuple(name for name in Tracks.COLUMNS if name not in {*Tracks.DETECTED, TIME_OFFSET}),
-        tuple(name for name in Tracks.COLUMNS if name != TIME_OFFSET),
+        tuple(name for name in Tracks.COLUMNS if name not in {*Tracks.MORE, *Tracks.DETECTED, BEFORE}),
+        tuple(name for name in Tracks.COLUMNS if name not in {*Tracks.DETECTED, TIME_OFFSET, BEFORE}),
+        tuple(name for name in Tracks.COLUMNS if name not in {TIME_OFFSET, BEFORE}),
+        tuple(name for name in Tracks.COLUMNS if name != BEFORE),
     ),
     "predictions": (),
 }

@@ -234,6 +234,10 @@ class Tracks(ParticleTable):
 
     Where the row's detection has a second depth, `z_detected_um`, `sigma_z_detected_um`, `z_other_detected_um` and
     `p_other` are those of the detection; where it has a class, that is in `kind_detected` and `p_kind_detected`.
+
+    `track_before` is the number under which this track's row of the frame before was sent, where that was another:
+    the links of that frame were decided anew. All rows of that frame with such a number have changed at once, so
+    that of two tracks which exchange theirs either says it (see `tracking.trajectories.relinking`).
     """
 
     MORE: ClassVar[tuple[str, ...]] = (
@@ -244,6 +248,7 @@ class Tracks(ParticleTable):
         "kind_detected", "p_kind_detected",
     )  # fmt: skip
     """What the row's own detection said, before the tracker decided; with the other columns it gives it back."""
+    LINKED: ClassVar[tuple[str, ...]] = ("track_before",)
     info: FrameInfo
     table: FloatArray
     track = Column()
@@ -275,6 +280,7 @@ class Tracks(ParticleTable):
     p_other = Column()
     kind_detected = Column()
     p_kind_detected = Column()
+    track_before = Column()
     flags = Column()
 
 

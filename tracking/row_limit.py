@@ -12,5 +12,7 @@ def without_excess(tracks: Tracks, most: int | None) -> tuple[Tracks, int]:
     excess = len(tracks) - most if most is not None else 0
     if excess <= 0:
         return tracks, 0
-    predicted = np.flatnonzero(tracks.detection < 0)[:excess]
+    predicted = np.flatnonzero(tracks.detection < 0)
+    tells = ~np.isnan(tracks.track_before[predicted])  # what else would be lost comes last
+    predicted = predicted[np.argsort(tells, kind="stable")][:excess]
     return Tracks(tracks.info, np.delete(tracks.table, predicted, axis=1)), len(predicted)

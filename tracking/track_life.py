@@ -49,7 +49,8 @@ TRACK, X, SIGMA, SPEED, SIGMA_SPEED, BRIGHTNESS, CONFIDENCE, AGE, DETECTION, FLA
         "brightness", "confidence", "age_frames", "detection", "flags",
     )
 )  # fmt: skip
-MORE = slice(Tracks.COLUMNS.index(Tracks.MORE[0]), Tracks.COLUMNS.index(Tracks.DETECTED[-1]) + 1)
+MORE = slice(Tracks.COLUMNS.index(Tracks.MORE[0]), Tracks.COLUMNS.index(Tracks.LINKED[-1]) + 1)
+BEFORE = Tracks.COLUMNS.index("track_before")
 PREDICTED = float(TrackFlag.PREDICTED)
 TENTATIVE = float(TrackFlag.TENTATIVE)
 REDUCED = float(TrackFlag.REDUCED)

@@ -174,9 +174,10 @@ class OnlineTracker:
         changes = {"mode": "flow", "motion": "switching"}
         scratch = OnlineTracker(self.settings.model_copy(update=changes))
         volume = VolumeInfo((0.0, 1.0, 2.0), (0.0, 0.1, 0.2), (1,))
-        for frame in range(4):
+        places = rng.uniform(0.0, 10.0, (3, 60))
+        for frame in range(20):  # a crowd, in which links are decided anew
             info = FrameInfo("warmup", frame, frame, float(frame), 0, 0.0, volume=volume)
-            x, y, z = rng.uniform(0.0, 100.0, (3, 40))
+            x, y, z = places = places + rng.normal(0.0, 1.0, (3, 60))
             scratch.step(Detections.from_columns(info, x_um=x, y_um=y, z_um=z, kind=0.0, p_kind=0.9))
         scratch.predictions()
 
@@ -246,6 +247,8 @@ class OnlineTracker:
         ):  # fmt: skip
             self.counts[name] += int(tally[at])
         self.counts["ignored"] += ignored
+        if self._switching.relinked:
+            self.counts["relinked"] = self._switching.relinked
         self._kinds.write(tracks.table, detections.table)
         note_detected(tracks.table, detections.table)
         self._last, self._last_clock = tracks, self._clock.elapsed
@@ -273,6 +276,8 @@ class OnlineTracker:
         """End all live tracks and count them."""
         self.counts["ended"] += self._alive
         self._alive = 0
+        if self._switching is not None:
+            self._switching.finish()
 
     @property
     def _gap(self) -> int:

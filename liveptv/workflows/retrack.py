@@ -157,7 +157,7 @@ class TracksAgain:
 
     def __iter__(self) -> Iterator[Tracks]:
         pixel_size_um, offset, most = None, 0, -1
-        number = Tracks.COLUMNS.index("track")
+        numbers = [Tracks.COLUMNS.index(name) for name in ("track", *Tracks.LINKED)]
         for stored in play(self._file):
             info = stored.info
             if info.frame in self._begins:
@@ -171,7 +171,7 @@ class TracksAgain:
             tracks, _ = without_excess(tracks, self._max_rows)
             if offset:
                 table = np.array(tracks.table)
-                table[number] += offset
+                table[numbers] += offset
                 tracks = Tracks(tracks.info, table)
             if len(tracks):
                 most = max(most, int(tracks.track.max()))

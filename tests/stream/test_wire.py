@@ -40,7 +40,7 @@ from stream.messages import (
 from stream.volume_info import VolumeInfo
 from stream.wire import KINDS, MAX_HEADER_BYTES, Header, LinkFields, assemble, decode, decode_header, encode
 
-TIME_OFFSET = "time_offset_s"
+TIME_OFFSET, BEFORE = "time_offset_s", "track_before"
 LINKS = st.one_of(st.none(), st.builds(LinkFields, st.integers(0, 2**63 - 1), TEXT, st.integers(-1, 99)))
 
 
@@ -300,10 +300,11 @@ def test_random_damage_to_good_messages_raises_nothing_but_a_wire_error() -> Non
     [
         (FOUND, FOUND.MORE),
         (FOUND, (*FOUND.MORE, "flags")),
-        (TRACKED, (*TRACKED.MORE, *TRACKED.DETECTED)),
-        (TRACKED, (*TRACKED.DETECTED, TIME_OFFSET)),
+        (TRACKED, (*TRACKED.MORE, *TRACKED.DETECTED, BEFORE)),
+        (TRACKED, (*TRACKED.DETECTED, TIME_OFFSET, BEFORE)),
         (FOUND, (TIME_OFFSET,)),
-        (TRACKED, (TIME_OFFSET,)),
+        (TRACKED, (TIME_OFFSET, BEFORE)),
+        (TRACKED, (BEFORE,)),
     ],
     ids=[
         "detections",
@@ -312,6 +313,7 @@ def test_random_damage_to_good_messages_raises_nothing_but_a_wire_error() -> Non
         "tracks without what was detected",
         "detections before volumes",
         "tracks before volumes",
+        "tracks before links were decided anew",
     ],
 )
 def test_a_table_of_an_older_sender_is_read_and_its_new_columns_are_unknown(

@@ -17,6 +17,7 @@ from tracking.flow_field import Flow
 from tracking.kalman import BRIGHTNESS_DETECTIONS, Measured
 from tracking.switching.merging import as_of_one, log_mixture
 from tracking.switching.motion import (
+    APART,
     B_FROM_N,
     BRIGHTNESS,
     CONFIRMED,
@@ -27,6 +28,7 @@ from tracking.switching.motion import (
     HITS,
     ID,
     LABELS,
+    LINK,
     MISSED,
     MU,
     N_FROM_N,
@@ -37,6 +39,7 @@ from tracking.switching.motion import (
     PP,
     ROWS,
     SEEN,
+    SHARES,
     STATES,
     STAYED_B,
     TIME,
@@ -127,7 +130,7 @@ def advance(
 
     `tracks`: state, label, how many, the next number. `links`: the detection of each (N,), -1 for none,
     and what `merging.pair_up` found; `costs` (N,) of these links, of which `no_link` is the limit. `times`
-    (M,): when each detection was imaged. `outcome`: rows (columns, N + M), tally, settled (N + M,), taken
+    (M,): when each detection was imaged. `outcome`: rows (columns, N + M), tally, taken
     (M,), sums (SUMS,).
     """
     state, label, alive, next_id = tracks
@@ -135,7 +138,7 @@ def advance(
     of_z, of_variance = np.zeros((3, 1)), np.zeros((3, 1))
     measured, life, moment = Measured(*measured), Life(*life), Moment(*moment)
     motion, flow = Motion(*motion), Flow(*flow)
-    rows, tally, settled, taken, sums = outcome
+    rows, tally, taken, sums = outcome
     z, variances, origin, table = measured.z, measured.R, measured.origin, measured.table
     axes = life.axes
     tally[:] = 0
@@ -176,6 +179,9 @@ def advance(
                 state[row, kept] = state[row, i]
             for row in range(LABELS):
                 label[row, kept] = label[row, i]
+        label[LINK, kept], label[SHARES, kept] = max(j, shared[i]), j < 0 and shared[i] >= 0
+        for a in range(3):
+            state[APART + a, kept] = abs(place[a, i] - place[a, partner[i]]) if shared[i] >= 0 else 0.0
         if j < 0:
             tally[TALLY_MISSED] += 1
             if shared[i] >= 0:
@@ -184,7 +190,6 @@ def advance(
                 as_of_one(i, partner[i], axes, z, variances, shared[i], place, spread, of_z, of_variance)
                 correct_one(state, kept, axes, of_z, of_variance, 0, logs)
             _write(state, label, kept, axes, moment, PREDICTED, rows, motion)
-            settled[kept] = False
         else:
             taken[j] = True
             tally[LINKED] += 1
@@ -218,8 +223,9 @@ def advance(
                 state[BRIGHTNESS, kept] = mean + (bright - mean) / min(
                     float(label[HITS, kept]), BRIGHTNESS_DETECTIONS
                 )
-            settled[kept] = label[CONFIRMED, kept] > 0
-            _write(state, label, kept, axes, moment, 0.0 if settled[kept] else TENTATIVE, rows, motion)
+            _write(
+                state, label, kept, axes, moment, 0.0 if label[CONFIRMED, kept] else TENTATIVE, rows, motion
+            )
             _write_measured(kept, j, axes, z, variances, origin, table, times, moment, rows)
         kept += 1
     for j in range(detections):
@@ -233,13 +239,38 @@ def advance(
         label[SEEN, kept] = moment.clock
         label[HITS, kept] = 1
         label[MISSED, kept] = 0
-        settled[kept] = life.confirm <= 1
+        label[LINK, kept], label[SHARES, kept] = j, 0
         label[CONFIRMED, kept] = life.confirm <= 1
-        _write(state, label, kept, axes, moment, 0.0 if settled[kept] else TENTATIVE, rows, motion)
+        _write(state, label, kept, axes, moment, 0.0 if label[CONFIRMED, kept] else TENTATIVE, rows, motion)
         _write_measured(kept, j, axes, z, variances, origin, table, times, moment, rows)
         tally[BORN] += 1
         kept += 1
     tally[ALIVE] = kept
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def write_again(
+    state: Any,
+    label: Any,
+    columns: Any,
+    measured: Any,
+    times: Any,
+    axes: int,
+    moment: Any,
+    motion: Any,
+    rows: Any,
+) -> None:
+    """Write the rows of the tracks `columns` (N,) anew into the same columns of `rows`."""
+    measured, moment, motion = Measured(*measured), Moment(*moment), Motion(*motion)
+    for i in columns:
+        j = label[LINK, i]
+        has_row = j >= 0 and label[SHARES, i] == 0
+        flag = PREDICTED if not has_row else 0.0 if label[CONFIRMED, i] else TENTATIVE
+        _write(state, label, i, axes, moment, flag, rows, motion)
+        if has_row:
+            _write_measured(
+                i, j, axes, measured.z, measured.R, measured.origin, measured.table, times, moment, rows
+            )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

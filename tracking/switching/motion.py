@@ -13,8 +13,10 @@ just measured (N) is mixed only with one that was known (D), never with "none".
 All tracks are columns of `state` (STATES, capacity). Rows: for each model p, v, pp, pv, vv of three axes (15), then
 the probabilities of the models, the probability that the particle is still there, the time of the state in s, the
 mean brightness; which parts of the predicted models had been which model before (`FROM_B` to `D_FROM_N`); and what
-the last step says that is learnt from when the next one is known (`PAST_FROM_B` to the end). `label` is that of
-`tracking.kalman`, with the number of misses and whether the track is confirmed behind it.
+the last step says that is learnt from when the next one is known (`PAST_FROM_B` to `APART`); and how far (um) the
+track was in the last frame from the one that it shared a detection with, 0 where it did not. `label` is that of
+`tracking.kalman`, and behind it the number of misses, whether the track is confirmed, its detection in the last
+frame (-1 none), and whether that is the row of another track, with which it shares it.
 """
 
 from __future__ import annotations
@@ -34,9 +36,10 @@ MU = MODELS * ROWS
 EXISTS, TIME, BRIGHTNESS = MU + 3, MU + 4, MU + 5
 FROM_B, STAYED_B, B_FROM_N, N_FROM_N, D_FROM_N = MU + 6, MU + 7, MU + 8, MU + 9, MU + 10
 PAST_FROM_B, PAST_STAYED_B, PAST_KIND, PAST_STEPS = MU + 11, MU + 12, MU + 13, MU + 14
-STATES = PAST_STEPS + 6
-ID, FIRST, SEEN, HITS, MISSED, CONFIRMED = 0, 1, 2, 3, 4, 5
-LABELS = 6
+APART = PAST_STEPS + 6
+STATES = APART + 3
+ID, FIRST, SEEN, HITS, MISSED, CONFIRMED, LINK, SHARES = 0, 1, 2, 3, 4, 5, 6, 7
+LABELS = 8
 
 WANDER = 0.0025
 """Variance of the change of a directed velocity in a frame, of that of the velocities: 5 % of the speed each frame.

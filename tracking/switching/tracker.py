@@ -18,6 +18,7 @@ from tracking.frame_clock import FrameClock
 from tracking.settings import TrackerSettings
 from tracking.switching import life, links, merging, motion
 from tracking.switching.learning import Learning
+from tracking.switching.second_look import UNLIKELY, Kept, Rules, SecondLook, places
 from tracking.track_memory import PADDING, TrackMemory
 
 FloatArray = npt.NDArray[np.float64]
@@ -50,7 +51,7 @@ class SwitchingTracker:
 
     def __init__(self, settings: TrackerSettings, axes: int) -> None:
         self.settings = settings
-        self.alive = 0
+        self.alive = self.relinked = 0
         self._axes = axes
         self._sigma: FloatArray = np.array([settings.sigma_xy_um, settings.sigma_xy_um, settings.sigma_z_um])
         known = None if settings.diffusion_um2_s is None else 2.0 * settings.diffusion_um2_s
@@ -58,6 +59,7 @@ class SwitchingTracker:
         self.flow = FlowField(axes)
         self.resolution = merging.Resolution()
         self._memory = TrackMemory()
+        self._look = SecondLook()
         self._state: FloatArray = np.zeros((motion.STATES, 0))
         self._label: npt.NDArray[np.int64] = np.zeros((motion.LABELS, 0), np.int64)
         self._seen: FloatArray = np.zeros(0)
@@ -114,7 +116,12 @@ class SwitchingTracker:
                 tuple(self._chances()), slices, self._seen, self._work,
             )  # fmt: skip
         no_link = self._link(count)
-        tracks = self._update(info, clock, focus_um, count, moving, no_link, born)
+        tried = self._tried()
+        rows = self._update(info, clock, focus_um, count, moving, no_link, born)
+        self._look.add(self._kept(info, clock, focus_um, slices, tried, count))
+        if clock.frame_s > 0 and self.learning.ready:
+            rows = self._look_again(rows, info, clock, focus_um, moving, born)
+        tracks = Tracks(info, np.ascontiguousarray(rows[:, : self.alive]))
         if clock.frame_s > 0 and self.learning.ready:
             low = (SMALLEST_STEP_SIGMAS**2 * self._mean_variance + 1e-12) / clock.frame_s
             high = np.maximum(low, self._spacing_um(count) ** 2 / clock.frame_s)
@@ -123,6 +130,11 @@ class SwitchingTracker:
             m, axes = self._memory, self._axes
             self.resolution.learn(m.measured.z[:axes, :count], m.measured.R[:axes, :count], self._extent_um)
         return tracks, self._memory.tally, len(detections) - count
+
+    def finish(self) -> None:
+        """End all tracks; what is learnt stays."""
+        self.alive = 0
+        self._look = SecondLook()
 
     def _begin(self, frame_s: float, count: int) -> None:
         """The first guesses, once the time between frames is known: tracks born before had none.
@@ -247,7 +259,7 @@ class SwitchingTracker:
     def _update(
         self, info: FrameInfo, clock: FrameClock, focus_um: float, count: int, moving: motion.Motion, no_link:
         float, born: int,
-    ) -> Tracks:  # fmt: skip
+    ) -> FloatArray:  # fmt: skip
         m, learning = self._memory, self.learning
         rows = np.full((track_life.COLUMNS, self.alive + count), np.nan)
         life.advance(
@@ -266,7 +278,7 @@ class SwitchingTracker:
             (info.frame, clock.elapsed, focus_um, self._now),
             tuple(moving),
             tuple(self.flow.flow),
-            (rows, m.tally, m.settled, m.taken, learning.sums),
+            (rows, m.tally, m.taken, learning.sums),
             self._work,
         )  # fmt: skip
         self.alive = int(m.tally[track_life.ALIVE])
@@ -277,10 +289,82 @@ class SwitchingTracker:
         self._births += (new - self._births) * max(BIRTH_MEMORY, 1.0 / max(self._frames_seen, 1))
         if info.volume is None and not self._has_times:
             rows[life.OFFSET] = np.nan  # images
-        return Tracks(info, np.ascontiguousarray(rows[:, : self.alive]))
+        return rows
+
+    def _tried(self) -> npt.NDArray[np.int64]:
+        """The links that were thought of but not chosen: numbers of tracks, and detections."""
+        m = self._memory
+        found, chosen = m.candidates.found, m.assignment.memory
+        per_row = np.diff(found.indptr[: self.alive + 1])
+        rows = np.repeat(np.arange(self.alive), per_row)
+        columns, costs = found.indices[: rows.size], found.costs[: rows.size]
+        more = (
+            costs - chosen.u[rows] - chosen.v[columns]
+        )  # by how much all links would cost more with this one
+        kept = (more < UNLIKELY) & (chosen.column_of[rows] != columns)
+        return np.stack([self._label[motion.ID, rows[kept]], columns[kept].astype(np.int64)])
+
+    def _kept(
+        self, info: FrameInfo, clock: FrameClock, focus_um: float,
+        slices: tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]], tried: npt.NDArray[np.int64], count: int,
+    ) -> Kept:  # fmt: skip
+        n, m = self.alive, self._memory.measured
+        return Kept(
+            info.frame, clock.elapsed, self._now, focus_um, slices, self._state[:, :n].copy(),
+            self._label[:, :n].copy(), m.z[:, :count].copy(), m.R[:, :count].copy(), self._times[:count].copy(),
+            tried,
+        )  # fmt: skip
+
+    def _look_again(
+        self,
+        rows: FloatArray,
+        info: FrameInfo,
+        clock: FrameClock,
+        focus_um: float,
+        moving: motion.Motion,
+        born: int,
+    ) -> FloatArray:
+        """Decide the last links once more; returns the rows as they are then."""
+        tally, axes = self._memory.tally, self._axes
+        rules = Rules(
+            axes, self.settings.confirm_hits, (self.settings.max_gap_frames + 1) * clock.typical - 1,
+            self.learning.directed, REAL, life.LEAST_EXISTS,
+        )  # fmt: skip
+        look = self._look
+        before, next_id = self.alive, born + int(tally[track_life.BORN])
+        renamed = look.look(
+            next_id, rules, tuple(self._chances()), tuple(moving), tuple(self.flow.flow), self._work
+        )
+        newest = look.newest
+        changed = np.flatnonzero(look.touched(newest.label[motion.ID]))
+        if not changed.size:
+            return rows
+        count = newest.label.shape[1]
+        self._reserve(count, 0)
+        at = places(self._label[motion.ID, : self.alive].copy(), newest.label[motion.ID])
+        self._state[:, :count], self._label[:, :count] = newest.state, newest.label
+        fresh = np.full((rows.shape[0], count), np.nan)
+        fresh[:, at >= 0] = rows[:, at[at >= 0]]
+        moment = (info.frame, clock.elapsed, focus_um, self._now)
+        fresh[track_life.MORE, changed] = np.nan
+        life.write_again(
+            self._state, self._label, changed, tuple(self._memory.measured), self._times, axes, moment,
+            tuple(moving), fresh,
+        )  # fmt: skip
+        if info.volume is None and not self._has_times:
+            fresh[life.OFFSET] = np.nan
+        for number, was in renamed.items():
+            fresh[track_life.BEFORE, newest.label[motion.ID] == number] = was
+        self.relinked += len(renamed)
+        tally[track_life.BORN] += look.born
+        tally[track_life.ENDED] += before + look.born - count
+        self.alive = count
+        return fresh
 
     def _learn_flow(self) -> None:
         n, at = self.alive, motion.D * motion.ROWS
-        chosen = self._memory.settled[:n] & (self._state[motion.MU + motion.D, :n] > SETTLED_MU)
+        label = self._label[:, :n]
+        chosen = (label[motion.CONFIRMED] > 0) & (label[motion.LINK] >= 0) & (label[motion.SHARES] == 0)
+        chosen &= self._state[motion.MU + motion.D, :n] > SETTLED_MU
         x, v = self._state[at + motion.P : at + motion.V], self._state[at + motion.V : at + motion.PP]
         self.flow.learn(x, v, chosen, self._state[at + motion.VV : at + motion.ROWS])

@@ -127,7 +127,7 @@ def _write_next(rows: h5py.Dataset, waiting: deque[Future[bytes]], written: int)
 
 
 def _chunks(file: TrajectoryFile) -> Iterator[RecordArray]:
-    for chunk in file.pieces(PACKED_CHUNK):
+    for chunk in file.stored_pieces(PACKED_CHUNK):
         if len(chunk) == PACKED_CHUNK:
             yield chunk
         else:

@@ -84,7 +84,7 @@ def _offsets(one: TrajectoryFile, other: TrajectoryFile) -> tuple[int, int, floa
     """What to add to the second file's frame numbers, track numbers and times."""
     if len(one.frames) == 0:
         return 0, 0, 0.0
-    tracks = max((int(rows["track"].max()) + 1 for rows in one.pieces() if len(rows)), default=0)
+    tracks = max((int(rows["track"].max()) + 1 for rows in one.stored_pieces() if len(rows)), default=0)
     last = one.frames[-1]
     time_s = 0.0
     if len(other.frames):
@@ -95,12 +95,12 @@ def _offsets(one: TrajectoryFile, other: TrajectoryFile) -> tuple[int, int, floa
 
 
 def _copy(file: TrajectoryFile, writer: TrajectoryWriter, frames: int, tracks: int, time_s: float) -> None:
-    row = Tracks.COLUMNS.index("track")
+    numbers = [Tracks.COLUMNS.index(name) for name in ("track", *Tracks.LINKED)]
     for count, message in enumerate(play(file), 1):
         info = message.info  # frames of two runs have no common decisions that a replay could take
         info = replace(info, frame=info.frame + frames, time_s=info.time_s + time_s, decisions=None)
         table = np.array(message.table)
-        table[row] += tracks
+        table[numbers] += tracks
         writer.append(Tracks(info, table))
         if count % COMMIT_FRAMES == 0:
             writer.commit()

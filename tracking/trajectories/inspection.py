@@ -22,6 +22,7 @@ from tracking.trajectories.hdf5_superblock import SIZE, Superblock, build, parse
 from tracking.trajectories.more import MoreRows
 from tracking.trajectories.plausibility import nonsense_in_frames, nonsense_in_rows
 from tracking.trajectories.reader import PIECE_ROWS
+from tracking.trajectories.relinking import AsLinked
 from tracking.trajectories.schema import (
     EVENTS,
     FRAMES,
@@ -127,13 +128,14 @@ def _contents(file: h5py.File, path: Path, closed: bool) -> Contents:
     frames = table[:count]
     rows = int(frames["rows"].sum(dtype=np.int64))
     event_bytes = complete_event_bytes(events)
-    census = TrackCensus()
+    census, linked, more = TrackCensus(), AsLinked(), MoreRows(file.get(MORE_ROWS))
     for start in range(0, rows, PIECE_ROWS):
         piece = file[ROWS][start : min(start + PIECE_ROWS, rows)]
         nonsense = nonsense_in_rows(piece, start, frames)
         if nonsense:
             raise ValueError(nonsense)
-        census.add(piece)
+        census.add(linked.take(piece, more.of(start, start + len(piece)), start))
+    census.add(linked.rest())
     writer = read_attributes(file).get("writer", {})
     try:
         check_rest(file)
@@ -146,7 +148,7 @@ def _contents(file: h5py.File, path: Path, closed: bool) -> Contents:
     return Contents(
         frames=count,
         rows=rows,
-        more=MoreRows(file.get(MORE_ROWS)).count(rows),
+        more=more.count(rows),
         event_bytes=event_bytes,
         last_frame=int(frames["frame"][-1]) if count else -1,
         torn=(len(table) - count, stored_rows - rows, len(events) - event_bytes),

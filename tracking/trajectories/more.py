@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from stream.messages import Tracks
 from tracking.trajectories.precision import rounded
-from tracking.trajectories.schema import MORE, NO_KIND, RecordArray, with_what_was_detected
+from tracking.trajectories.schema import MORE, NO_KIND, NO_TRACK, RecordArray, with_what_was_detected
 
 FloatArray = npt.NDArray[np.float64]
 CLASSES = ("kind", "kind_detected")  # columns of classes, whole numbers in the file
@@ -27,7 +27,7 @@ BLOCK = 1 << 16  # entries read at once, 2 MB; more only takes more memory
 def entries_of(tracks: Tracks) -> RecordArray:
     """The entries (MORE) of a frame's rows; their `row` counts from the frame's first."""
     known = np.zeros(len(tracks), np.bool_)
-    for name in (*Tracks.MORE, *Tracks.DETECTED):
+    for name in (*Tracks.MORE, *Tracks.DETECTED, *Tracks.LINKED):
         known |= ~np.isnan(getattr(tracks, name))
     some = np.flatnonzero(known)
     entries = np.zeros(len(some), MORE)
@@ -40,6 +40,7 @@ def entries_of(tracks: Tracks) -> RecordArray:
     entries["revised"] = np.clip(np.nan_to_num(tracks.revised[some]), 0, most)
     for name in CLASSES:
         entries[name] = np.nan_to_num(getattr(tracks, name)[some], nan=NO_KIND)
+    entries["track_before"] = np.nan_to_num(tracks.track_before[some], nan=NO_TRACK)
     return entries
 
 
@@ -58,13 +59,14 @@ def as_columns(entries: RecordArray, rows: int, start: int = 0) -> dict[str, npt
     return columns
 
 
-def what_was_detected(entries: RecordArray, rows: int, start: int = 0) -> dict[str, FloatArray]:
-    """The columns `Tracks.DETECTED` (`rows`,) of rows from `start` on, NaN where nothing is known."""
+def what_was_sent(entries: RecordArray, rows: int, start: int = 0) -> dict[str, FloatArray]:
+    """The columns `Tracks.DETECTED` and `LINKED` (`rows`,) of rows from `start` on, NaN where nothing is known."""
     at = entries["row"].astype(np.int64) - start
-    columns = {name: np.full(rows, np.nan) for name in Tracks.DETECTED}
+    columns = {name: np.full(rows, np.nan) for name in (*Tracks.DETECTED, *Tracks.LINKED)}
     for name, values in columns.items():
         values[at] = entries[name]
     columns["kind_detected"][columns["kind_detected"] == NO_KIND] = np.nan
+    columns["track_before"][columns["track_before"] == NO_TRACK] = np.nan
     return columns
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from stream.messages import FrameInfo, Tracks
 from tracking.trajectories.decisions import decisions_of
-from tracking.trajectories.more import as_columns, what_was_detected
+from tracking.trajectories.more import as_columns, what_was_sent
 from tracking.trajectories.reader import TrajectoryFile
 from tracking.trajectories.schema import PIXEL_SIZE, ROW
 
@@ -35,7 +35,7 @@ def play(file: TrajectoryFile) -> Iterator[Tracks]:
         last = int(piece["first_row"][-1] + piece["rows"][-1])
         rows = file.rows(first, last)
         entries = file.more(first, last)
-        more = as_columns(entries, len(rows), first) | what_was_detected(entries, len(rows), first)
+        more = as_columns(entries, len(rows), first) | what_was_sent(entries, len(rows), first)
         for frame in piece:
             begin = int(frame["first_row"]) - first
             end = begin + int(frame["rows"])

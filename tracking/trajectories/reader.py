@@ -22,6 +22,7 @@ from tracking.trajectories.hdf5_superblock import OPEN_FOR_SWMR
 from tracking.trajectories.more import MoreRows, Revisions
 from tracking.trajectories.open_elsewhere import who_writes
 from tracking.trajectories.plausibility import nonsense_in_frames, nonsense_in_rows
+from tracking.trajectories.relinking import AsLinked
 from tracking.trajectories.schema import (
     EVENTS,
     FRAME,
@@ -187,7 +188,15 @@ class TrajectoryFile:
         )
 
     def pieces(self, piece_rows: int = PIECE_ROWS) -> Iterator[RecordArray]:
-        """All committed rows, as stored, some at a time."""
+        """All committed rows, about so many at a time, with the tracks that they are known to belong to now."""
+        linked, start = AsLinked(), 0
+        for stored in self.stored_pieces(piece_rows):
+            yield linked.take(stored, self.more(start, start + len(stored)), start)
+            start += len(stored)
+        yield linked.rest()
+
+    def stored_pieces(self, piece_rows: int = PIECE_ROWS) -> Iterator[RecordArray]:
+        """All committed rows, as stored, so many at a time."""
         for start in range(0, self.row_count, piece_rows):
             yield self.rows(start, start + piece_rows)
 

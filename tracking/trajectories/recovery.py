@@ -126,7 +126,7 @@ def _whole_or_foreign(path: Path) -> RecoveryReport:
     """Check a file that HDF5's own tools have rewritten; it can be read, but not repaired."""
     with TrajectoryFile(path) as file:
         file.check()
-        rows = sum(len(piece) for piece in file.pieces())
+        rows = sum(len(piece) for piece in file.stored_pieces())
         if not file.finished:
             raise SourceError(
                 f"{path} was changed by another program before it was finished; export it instead"
@@ -224,5 +224,5 @@ def _take_its_place(part: Path, path: Path, kept: Path) -> None:
 def _check_whole(path: Path) -> None:
     with TrajectoryFile(path) as file:
         file.check()
-        for _ in file.pieces():
+        for _ in file.stored_pieces():
             pass

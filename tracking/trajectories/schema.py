@@ -126,8 +126,15 @@ MORE_COLUMNS = (
         "s",
         "in a volume, time of the slices in which the particle is, minus time_s of its frame",
     ),
+    ColumnSpec(
+        "track_before",
+        "<i8",
+        "1",
+        "number under which this track's row of the frame before is stored, where it is another; -1: the same",
+    ),
 )
 NO_KIND = -1
+NO_TRACK = -1
 
 FRAME_COLUMNS = (
     ColumnSpec("frame", "<u4", "1", "sequence number of the frame, from 0"),
@@ -241,7 +248,9 @@ MORE_BEFORE_DETECTED = _dtype(MORE_COLUMNS[:6])
 """Of files that were written before they kept what single detections said."""
 MORE_BEFORE_VOLUMES = _dtype(MORE_COLUMNS[:12])
 """Of files that were written before there were volumes."""
-MORE_TYPES = (MORE, MORE_BEFORE_VOLUMES, MORE_BEFORE_DETECTED)
+MORE_BEFORE_RELINKING = _dtype(MORE_COLUMNS[:13])
+"""Of files that were written before links were decided anew."""
+MORE_TYPES = (MORE, MORE_BEFORE_RELINKING, MORE_BEFORE_VOLUMES, MORE_BEFORE_DETECTED)
 FRAME = _dtype(FRAME_COLUMNS)
 FRAME_BEFORE_VOLUMES = _dtype(FRAME_COLUMNS[:18])
 """Of files that were written before there were volumes."""
@@ -272,9 +281,8 @@ def with_what_was_detected(more: RecordArray) -> RecordArray:
         return more
     whole = np.zeros(len(more), MORE)
     for name in MORE.names or ():
-        whole[name] = (
-            more[name] if name in (more.dtype.names or ()) else np.nan if name != "kind_detected" else NO_KIND
-        )
+        absent = {"kind_detected": NO_KIND, "track_before": NO_TRACK}.get(name, np.nan)
+        whole[name] = more[name] if name in (more.dtype.names or ()) else absent
     return whole
 
 

@@ -25,6 +25,7 @@ from tracking.trajectories.output_place import check_place, check_replaceable, i
 from tracking.trajectories.pending import Pending
 from tracking.trajectories.precision import warmup
 from tracking.trajectories.provenance import this_process, versions
+from tracking.trajectories.relinking import AsLinked
 from tracking.trajectories.replacement import Replacement
 from tracking.trajectories.schema import (
     AXES,
@@ -68,7 +69,7 @@ class TrajectoryWriter:
         self._claim = Claim(self.path, f"run {run_id}", WRITER)
         self._run_id, self._attributes = run_id, dict(attributes)
         self._pending = Pending()
-        self._census = TrackCensus()
+        self._census, self._linked = TrackCensus(), AsLinked()
         self._commits = self._elsewhere = 0
         self._newest = -1
         given = self._attributes.get("pixel_size_um")
@@ -194,8 +195,9 @@ class TrajectoryWriter:
         if self._file is None:
             self._file = self._replacement.begin(lambda path: self._create(path, {}))
         rows, more, events, frames = self._pending.arrays(self._file.rows, self._commits + 1)
+        start = self._file.rows
         self._file.append(rows, more, events, frames)
-        self._census.add(rows)
+        self._census.add(self._linked.take(rows, more, start))
         self._commits += 1
         self._replacement.complete()
 
@@ -276,7 +278,7 @@ class TrajectoryWriter:
         self._go_to_second_place(what, opened)
         spoilt.let_go()
         self._elsewhere += spoilt.frames
-        self._census = TrackCensus()
+        self._census, self._linked = TrackCensus(), AsLinked()
 
     def _go_to_second_place(self, what: str, open_there: Callable[[Path], None]) -> None:
         try:
@@ -310,6 +312,7 @@ class TrajectoryWriter:
         try:
             if self._file is not None:
                 table = self._file.table_of_frames()
+                self._census.add(self._linked.rest())
                 statistics = self._census.statistics() | file_statistics(table)
                 sizes = {
                     ROWS: self._file.rows,
