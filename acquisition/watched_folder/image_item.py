@@ -62,7 +62,7 @@ def _open_zarr(path: Path, axes: str | None) -> Opened:
 
     stack = GuardedStack(path, open_it)
     _check_images(path, stack, axes)
-    holes = next((text for text in stack.info.remarks if "black frames" in text), "")
+    holes = next((text for text in stack.info.plane_remarks if "black frames" in text), "")
     return Opened(stack, stack.info.planes, grows=True, together=found[0].planes_together, damage=holes)
 
 
