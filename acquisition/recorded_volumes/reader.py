@@ -45,6 +45,7 @@ class VolumeReader:
             z_step_um,
             pixel_size_um,
         )
+        self.scale_remarks = self.remarks
         self._is_given = z_step_um is not None
         self._stamps_s = self._of_planes(found.stamps_s)
         self._broken: SourceError | None = None
