@@ -73,6 +73,13 @@ class SourceSettings(Section):
         None, ge=1e-6, le=1e7, description="pixel size in object space; overrides the one of the frames"
     )
 
+    z_step_um: float | None = Field(
+        None,
+        ge=1e-6,
+        le=1e7,
+        description="of volumes, the distance between their slices; overrides the heights that come with them",
+    )
+
     @field_validator("axes")
     @classmethod
     def _known_axes(cls, axes: str | None) -> str | None:

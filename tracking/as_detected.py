@@ -40,14 +40,19 @@ OUT_Z, OUT_SIGMA_Z, OUT_Z_OTHER, OUT_P_OTHER, OUT_KIND, OUT_P_KIND = (
 def as_kept(detections: Detections, settings: TrackerSettings) -> Detections:
     """The detections with the numbers that a trajectory file keeps of them.
 
-    A standard error that is not stated becomes that of the settings. Rows without a finite x and y, which no
-    tracker uses, have nothing else either.
+    A standard error that is not stated becomes that of the settings. A time that is not stated, in a volume whose
+    slices have times, becomes that of the particle's height, between its slices. Rows without a finite x and y,
+    which no tracker uses, have nothing else either.
     """
     table = np.array(detections.table)
     for axis, fallback in enumerate(assumed_um(settings)):
         sigma = table[SIGMA + axis]
         stated = np.clip(sigma, SMALLEST_SIGMA_UM, FARTHEST_UM)
         table[SIGMA + axis] = np.where(sigma > 0.0, stated, fallback)
+    volume = detections.info.volume
+    if volume is not None and volume.time_s:
+        by_height = np.interp(table[Z], volume.z_um, volume.time_s)
+        table[OFFSET] = np.where(np.isfinite(table[OFFSET]), table[OFFSET], by_height)
     for name in ROUNDED:
         row = Detections.COLUMNS.index(name)
         table[row] = rounded(name, table[row])

@@ -19,32 +19,48 @@ from acquisition.listened.header import (
 )
 from acquisition.listened.numbers import FrameOrder, Verdict
 from acquisition.listened.sender_clock import CLOCKS, SenderClock
+from acquisition.listened.volume import volume_of, without_missing
+from acquisition.recorded_volumes.z_scale import AGREE
 from stream.errors import WireError
 from stream.messages import ImageArray
+from stream.volume_info import VolumeInfo
 
 SAME = 1e-6  # relative difference of two pixel sizes that are the same, written as text
 
 
 @dataclass(frozen=True, slots=True)
 class ImageKind:
-    """Size and type of the images of a run, and what its first frame says about their scale."""
+    """Size and type of the images of a run, and what its first frame says about their scale.
 
-    height: int
-    width: int
+    `shape` is (H, W), or (Z, H, W) for volumes. `volume` is how the first one was taken; None for images, and where
+    its heights are not known.
+    """
+
+    shape: tuple[int, ...]
     dtype: str
     pixel_size_um: float
     source: str
+    volume: VolumeInfo | None = None
+
+    @property
+    def depth(self) -> int:
+        """Slices of a volume; 1 for an image."""
+        return self.shape[0] if len(self.shape) == 3 else 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Taken:
-    """A frame that belongs to the run: its image (H, W), our number and time of it, and what its sender says."""
+    """A frame that belongs to the run: its image, our number and time of it, and what its sender says.
+
+    `volume` says how a volume was taken, None for an image.
+    """
 
     image: ImageArray
     number: int
     time_s: float
     arrived_ns: int
     said: Said
+    volume: VolumeInfo | None = None
 
 
 class Gate:
@@ -54,11 +70,23 @@ class Gate:
     until the connection of the first one is `gone`; its successor must send the same kind of images.
     """
 
-    def __init__(self, notes: ForeignNotes, *, name: str | None, frame_rate_hz: float | None) -> None:
-        """`name`: take only this `source`. `frame_rate_hz` takes precedence over the sender's times."""
+    def __init__(
+        self,
+        notes: ForeignNotes,
+        *,
+        name: str | None,
+        frame_rate_hz: float | None,
+        z_step_um: float | None = None,
+    ) -> None:
+        """`name`: take only this `source`.
+
+        `frame_rate_hz` takes precedence over the sender's times, `z_step_um` over the heights of slices.
+        """
         self._notes = notes
         self._name = name
         self._rate_hz = frame_rate_hz
+        self._z_step_um = z_step_um
+        self._volume: VolumeInfo | None = None
         self._owner: tuple[int, str, str] | None = None
         self._gone: set[int] = set()
         self._clock = SenderClock(frame_rate_hz)
@@ -114,6 +142,13 @@ class Gate:
         if not self._may_send(who) or not self._has_the_kind(header):
             return None
         image = image_of(header, payload)
+        volume = None
+        if header.depth > 1:
+            volume = volume_of(header.slices, header.depth, self._z_step_um, self._volume)
+            if not self._has_the_step(header, volume):
+                return None
+        if volume is not None:
+            image = without_missing(image, volume)
         if not self.order.fits(header.number):
             had = (
                 "no number, but those before had one"
@@ -125,16 +160,27 @@ class Gate:
         anew = self._owner is not None and (who != self._owner or connection in self._gone)
         if self.kind is None:
             self.kind = ImageKind(
-                *header.shape, np.dtype(header.dtype.name).name, header.said.pixel_size_um, header.source
+                header.shape,
+                np.dtype(header.dtype.name).name,
+                header.said.pixel_size_um,
+                header.source,
+                volume,
             )
             self._pixel_size_um = header.said.pixel_size_um
         if self._owner is not None and who[0] != self._owner[0]:
             self._gone.clear()
         self._owner = who
-        return self._in_order(header, image, arrived_ns, anew=anew)
+        self._volume = volume
+        return self._in_order(header, image, volume, arrived_ns, anew=anew)
 
     def _in_order(
-        self, header: ImageHeader, image: ImageArray, arrived_ns: int, *, anew: bool
+        self,
+        header: ImageHeader,
+        image: ImageArray,
+        volume: VolumeInfo | None,
+        arrived_ns: int,
+        *,
+        anew: bool,
     ) -> Taken | None:
         before = self.order.number
         verdict = self.order.take(header.number, anew=anew, counts=not self.paused)
@@ -164,7 +210,7 @@ class Gate:
                 "odd_times",
                 f"the time of frame {header.number} is missing or not after the one before: arrival is used",
             )
-        return Taken(image, self.order.number, time_s, arrived_ns, header.said)
+        return Taken(image, self.order.number, time_s, arrived_ns, header.said, volume)
 
     def _listen_to(self, header: ImageHeader) -> None:
         """Tell what the sender says that cannot be used, and a pixel size that changes."""
@@ -202,13 +248,28 @@ class Gate:
 
     def _has_the_kind(self, header: ImageHeader) -> bool:
         kind = self.kind
-        if kind is None or (*header.shape, header.dtype.name) == (kind.height, kind.width, kind.dtype):
+        if kind is None or (header.shape, header.dtype.name) == (kind.shape, kind.dtype):
             return True
-        height, width = header.shape
+        size = " x ".join(map(str, kind.shape))
         self._notes.tell(
             "other_size",
-            f"frame {header.number} is {height} x {width} {header.dtype.name}, the run has {kind.height} x "
-            f"{kind.width} {kind.dtype}: it is refused; start another run for another size",
+            f"frame {header.number} is {header.in_words}, the run has {size} {kind.dtype}: it is refused; start "
+            "another run for another size",
+        )
+        return False
+
+    def _has_the_step(self, header: ImageHeader, volume: VolumeInfo | None) -> bool:
+        """Whether the slices are as far apart as those of the first volume, for which the detector was opened."""
+        first = None if self.kind is None else self.kind.volume
+        if first is None or volume is None:
+            return True
+        now_um, before_um = volume.z_step_um, first.z_step_um
+        if math.isclose(now_um, before_um, rel_tol=AGREE):
+            return True
+        self._notes.tell(
+            "other_step",
+            f"the slices of frame {header.number} are {now_um:g} um apart, those of the run {before_um:g} um: it "
+            "is refused; start another run for another distance",
         )
         return False
 

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from acquisition.listened.volume import NOTHING, SaidSlices, check_slices, slices_said
 from stream.errors import WireError
 from stream.header import MAX_HEADER_BYTES, Int64
 from stream.messages import NAN, ImageArray
@@ -58,16 +59,30 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """A valid header of an image (H, W). `number` is None if the sender does not number its frames."""
+    """A valid header of an image (H, W) or volume (Z, H, W).
+
+    `number` is None if the sender does not number its frames. `slices` is what is said of those of a volume.
+    """
 
     number: int | None
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     dtype: np.dtype[Any]
     source: str
     sender: str
     said: Said
     ignored: tuple[str, ...] = ()
     """Fields of `info` that cannot be used."""
+    slices: SaidSlices = NOTHING
+
+    @property
+    def depth(self) -> int:
+        """Slices of a volume; 1 for an image."""
+        return self.shape[0] if len(self.shape) == 3 else 1
+
+    @property
+    def in_words(self) -> str:
+        """Size and type of the pixels."""
+        return f"{' x '.join(map(str, self.shape))} {self.dtype.name}"
 
     @property
     def nbytes(self) -> int:
@@ -111,21 +126,20 @@ def read_header(data: bytes | memoryview) -> ImageHeader | EndHeader | OtherHead
     if kind != "frame":
         return OtherHeader(one_line(kind, NAME_LENGTH))
     said, ignored = _said(fields.info)
+    shape = _shape(fields.shape)
+    slices = slices_said(fields.info) if len(shape) == 3 else NOTHING
     return ImageHeader(
-        _number(fields), _shape(fields.shape), _dtype(fields), source, _sender(fields.link), said, ignored
+        _number(fields), shape, _dtype(fields), source, _sender(fields.link), said, ignored, slices
     )
 
 
 def image_of(header: ImageHeader, payload: memoryview) -> ImageArray:
-    """The image (H, W) in native byte order, a read-only view where that needs no copy.
+    """The image (H, W), or volume (Z, H, W), in native byte order, a read-only view where that needs no copy.
 
     Raises `WireError` if the length of the buffer does not fit.
     """
     if payload.nbytes != header.nbytes:
-        height, width = header.shape
-        raise WireError(
-            f"a buffer of {payload.nbytes} bytes, but {height} x {width} {header.dtype.name} needs {header.nbytes}"
-        )
+        raise WireError(f"a buffer of {payload.nbytes} bytes, but {header.in_words} needs {header.nbytes}")
     image: npt.NDArray[Any] = np.frombuffer(payload, header.dtype).reshape(header.shape)
     if not header.dtype.isnative:
         image = image.astype(header.dtype.newbyteorder("="))
@@ -145,15 +159,17 @@ def _dtype(fields: _Fields) -> np.dtype[Any]:
     return np.dtype(ORDERS[fields.encoding or "little"] + TYPES[fields.type])
 
 
-def _shape(shape: list[int]) -> tuple[int, int]:
-    if len(shape) != 2:
+def _shape(shape: list[int]) -> tuple[int, ...]:
+    if len(shape) not in {2, 3}:
         shown = shape if len(shape) <= MOST_AXES else f"of {len(shape)} axes"
-        volumes = "; volumes are taken by a microscope ([volume]) or from a recording" * (len(shape) == 3)
-        raise WireError(f"shape {shown}; send single images of the shape [height, width]{volumes}")
-    height, width = shape
-    if height < 1 or width < 1 or height * width > MOST_BYTES:
-        raise WireError(f"shape {shape}; images have 1 to {MOST_BYTES} pixels")
-    return height, width
+        raise WireError(
+            f"shape {shown}; send images of the shape [height, width] or volumes of [slices, height, width]"
+        )
+    if len(shape) == 3:
+        check_slices(shape)
+    if min(shape) < 1 or math.prod(shape) > MOST_BYTES:
+        raise WireError(f"shape {shape}; images and volumes have 1 to {MOST_BYTES} pixels")
+    return tuple(shape)
 
 
 def _number(fields: _Fields) -> int | None:

@@ -12,6 +12,7 @@ from acquisition.listened.receiver import FrameReceiver
 from acquisition.listened.socket import FrameSocket
 from acquisition.source import SourceInfo
 from acquisition.source_settings import SourceSettings
+from acquisition.source_voxels import step_of_source
 from acquisition.stacks.scales import pixel_size
 from stream.errors import SourceError
 from stream.messages import Frame, FrameInfo
@@ -44,7 +45,7 @@ def open_listened(
     Raises `SourceError` if the address cannot be used or the wait is ended.
     """
     notes = ForeignNotes(say)
-    gate = Gate(notes, name=settings.name, frame_rate_hz=settings.frame_rate_hz)
+    gate = Gate(notes, name=settings.name, frame_rate_hz=settings.frame_rate_hz, z_step_um=settings.z_step_um)
     receiver = FrameReceiver(socket := FrameSocket(settings, security), gate, notes, keeps_early=keeps_early)
     try:
         does = "listening at" if settings.listen is not None else "connecting to"
@@ -99,16 +100,27 @@ class Listened:
             said_um, said_um, "the sender", given_um, model_pixel_size_um
         )
         self._fixed_pixel = given_um is not None or not said_um > 0
+        z_step_um = math.nan
+        told: tuple[str, ...] = ()
+        if kind.depth > 1:
+            is_known = given_um is not None or said_um > 0 or model_pixel_size_um() is not None
+            z_step_um, told = step_of_source(
+                "the sender",
+                math.nan if kind.volume is None else kind.volume.z_step_um,
+                settings.z_step_um,
+                self._pixel_size_um if is_known else math.nan,
+            )
         remark = remark.replace("--pixel-size", "source.pixel_size_um")
         unnumbered = (
             "" if gate.order.is_numbered else "the frames have no numbers: lost ones cannot be counted"
         )
-        self.remarks = tuple(text for text in (gate.clock_in_words, remark, unnumbered) if text)
+        self.remarks = tuple(text for text in (gate.clock_in_words, remark, *told, unnumbered) if text)
         name = storable(kind.source) or "a program"
         self.info = SourceInfo(
-            height=kind.height,
-            width=kind.width,
-            depth=1,
+            height=kind.shape[-2],
+            width=kind.shape[-1],
+            depth=kind.depth,
+            z_step_um=z_step_um,
             dtype=kind.dtype,
             pixel_size_um=self._pixel_size_um,
             frame_rate_hz=math.nan if settings.frame_rate_hz is None else settings.frame_rate_hz,
@@ -195,6 +207,7 @@ class Listened:
             flow_ul_s=said.flow_ul_s,
             exposure_ms=said.exposure_ms,
             pixel_size_um=self._pixel_size_um,
+            volume=taken.volume,
         )
 
     def stop(self) -> None:

@@ -104,7 +104,7 @@ class VolumeFiles:
             time_remarks=first.time_remarks,
             z_step_um=first.z_step_um,
             z_step_remark=first.z_step_remark,
-            absent=frozenset(np.flatnonzero(~stored.ravel()[:planes]).tolist()),
+            absent=np.flatnonzero(~stored.ravel()[:planes]),
         )
 
     def _stack(self, number: int) -> TiffStack:

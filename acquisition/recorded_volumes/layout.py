@@ -38,6 +38,11 @@ class VolumeLayout:
         """Volumes that lack planes."""
         return int(np.count_nonzero((self.planes == ABSENT).any(axis=1)))
 
+    @property
+    def lost(self) -> int:
+        """Volumes without any plane, between others."""
+        return int(self.number[-1] - self.number[0]) + 1 - len(self) if len(self) else 0
+
     def __len__(self) -> int:
         return int(self.planes.shape[0])
 
@@ -64,7 +69,9 @@ def volume_layout(path: Path, info: StackInfo) -> VolumeLayout:
     )
     planes = np.full((layout.size("T"), depth), ABSENT, np.int64)
     index = np.arange(layout.planes)
-    there = (index < info.planes) & ~np.isin(index, np.fromiter(info.absent, np.int64))
+    there = index < info.planes
+    if info.absent is not None:
+        there[info.absent] = False
     planes[layout.positions("T")[there], layout.positions("Z")[there]] = index[there]
     number = np.flatnonzero((planes != ABSENT).any(axis=1))
     return VolumeLayout(planes[number], number)

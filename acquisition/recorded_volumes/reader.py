@@ -45,13 +45,17 @@ class VolumeReader:
             z_step_um,
             pixel_size_um,
         )
+        self.scale_remarks = self.remarks
         self._is_given = z_step_um is not None
         self._stamps_s = self._of_planes(found.stamps_s)
         self._broken: SourceError | None = None
         if self.layout.partial:
-            self.remarks += (
-                f"{self.layout.partial} of its {len(self.layout)} volumes lack slices: they are read as partial",
-            )
+            why = f" ({found.absent_remark})" if found.absent_remark else ""
+            count = f"{self.layout.partial} of its {len(self.layout)} volumes lack slices"
+            self.remarks += (f"{count}{why}: they are read as partial",)
+        lost = self.layout.lost
+        if lost and found.absent_remark:
+            self.remarks += (f"{lost} volumes between have no slice at all: they are counted as lost",)
 
     @property
     def times_s(self) -> npt.NDArray[np.float64] | None:

@@ -20,6 +20,10 @@ AGREE = 0.1
 HOW = "give --z-step UM"
 
 
+class UnknownVoxelError(SourceError):
+    """The size of a voxel is not known, or is impossible: the user has to give it."""
+
+
 def z_step_of(
     name: str,
     stated_um: float,
@@ -34,20 +38,20 @@ def z_step_of(
     of the planes); `remark` says what is wrong with that of the file. `pixel_um` is the width of a voxel, NaN if
     unknown.
 
-    Raises `SourceError`, with what to give, if the step or the width is not known, if the last two steps disagree,
-    or if such voxels are not possible.
+    Raises `UnknownVoxelError`, with what to give, if the step or the width is not known, if the last two steps
+    disagree, or if such voxels are not possible.
     """
     if given_um is not None:
         if not LEAST_UM <= given_um <= MOST_UM:
-            raise SourceError(
+            raise UnknownVoxelError(
                 f"a z step of {given_um:g} um is not possible; give the distance between slices, um"
             )
         if not pixel_um > 0:
-            raise SourceError(f"{name} does not say how large its pixels are; give --pixel-size UM")
+            raise UnknownVoxelError(f"{name} does not say how large its pixels are; give --pixel-size UM")
         said = _shape(given_um, pixel_um)
         return given_um, (f"{said} (--z-step)",) if said else ()
     if stated_um > 0 and measured_um > 0 and not math.isclose(stated_um, measured_um, rel_tol=AGREE):
-        raise SourceError(
+        raise UnknownVoxelError(
             f"{name} says that its slices are {stated_um:g} um apart, but their positions are {measured_um:g} um "
             f"apart; {HOW}"
         )
@@ -56,12 +60,12 @@ def z_step_of(
         why = f" ({remark})" if remark else ""
         pixel = "" if pixel_um > 0 else " or how large its pixels are"
         also = "" if pixel_um > 0 else " and --pixel-size UM"
-        raise SourceError(f"{name} does not say how far its slices are apart{pixel}{why}; {HOW}{also}")
+        raise UnknownVoxelError(f"{name} does not say how far its slices are apart{pixel}{why}; {HOW}{also}")
     if not pixel_um > 0:
-        raise SourceError(f"{name} does not say how large its pixels are; give --pixel-size UM")
+        raise UnknownVoxelError(f"{name} does not say how large its pixels are; give --pixel-size UM")
     ratio = step_um / pixel_um
     if not FLATTEST <= ratio <= TALLEST:
-        raise SourceError(
+        raise UnknownVoxelError(
             f"{name} says that voxels are {pixel_um:g} um wide and {step_um:g} um high, which is not possible: a "
             f"unit is wrong; {HOW} or --pixel-size UM"
         )

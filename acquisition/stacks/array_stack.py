@@ -69,10 +69,15 @@ class ArrayStack:
         check_count(path, self._layout.planes)
         has_depth = self._layout.size("Z") > 1
         written = written or Written(self._layout.planes)
-        count = written.frames
+        count, told = written.frames, written.remark
         if count < self._layout.planes and not self._layout.axes.startswith("T"):
-            raise SourceError(f"{path} is damaged: {written.remark}")
-        remarks = (*remarks, written.remark)
+            if self._layout.axes != "Z":
+                raise SourceError(f"{path} is damaged: {told}")
+            count, told = self._layout.planes, ""
+        absent = written.absent() if has_depth else np.empty(0, np.int64)
+        absent = absent[absent < count]
+        self._never_written = frozenset(absent.tolist()) if self._layout.axes == "Z" else frozenset()
+        remarks = (*remarks, told)
         self.info = StackInfo(
             planes=count,
             height=self._layout.height,
@@ -92,6 +97,9 @@ class ArrayStack:
             z_step_um=scales.z.value,
             z_step_remark=scales.z.remark,
             focus_um=self._positions(count),
+            absent=absent,
+            absent_remark=f"{absent.size} of {count} slices were never written" if absent.size else "",
+            plane_remarks=(f"{written.holes}: they are black frames",) if written.holes else (),
         )
 
     @property
@@ -150,7 +158,9 @@ class ArrayStack:
         return image, tuple(self._known(first + z, image[z, :0]) for z in range(count))
 
     def read(self, index: int) -> Plane:
-        """Plane `index`. Raises `SourceError` if it cannot be read."""
+        """Plane `index`. Raises `SourceError` if it cannot be read, or is a slice of one volume without pixels."""
+        if index in self._never_written:
+            raise SourceError(f"frame {index} of {self._path} was never written")
         where = iter(np.unravel_index(index, self._layout.lead) if self._layout.lead else ())
         place = tuple(int(next(where)) if fixed is None else fixed for fixed in self._fixed)
         try:

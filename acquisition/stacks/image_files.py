@@ -99,7 +99,7 @@ class FolderStack:
             z_step_um=scales.z.value,
             z_step_remark=scales.z.remark,
             focus_um=self._columns.focus_um if np.isfinite(self._columns.focus_um).any() else None,
-            absent=frozenset(at for at, place in enumerate(chosen.planes) if place is None),
+            absent=np.array([at for at, place in enumerate(chosen.planes) if place is None], np.int64),
             plane_remarks=self._heights(),
         )
 

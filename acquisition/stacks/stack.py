@@ -38,7 +38,7 @@ class StackInfo:
 
     `z_step_um` is the distance between planes of the z axis as stated in the file, `focus_um` (planes,) are the
     focus positions that it has for its planes, NaN if missing; None if it has none. `absent` are the planes within
-    the axes that were never stored.
+    the axes that were never stored, None if there are none, and `absent_remark` may say more.
 
     `remarks` tell what was decided, what is implausible and what was not followed; `pixel_remarks`,
     `time_remarks`, `z_step_remark` and `plane_remarks` matter only if the user does not give pixel size, frame rate
@@ -67,7 +67,8 @@ class StackInfo:
     z_step_um: float = NAN
     z_step_remark: str = ""
     focus_um: npt.NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
-    absent: frozenset[int] = frozenset()
+    absent: npt.NDArray[np.int64] | None = field(default=None, compare=False, repr=False)
+    absent_remark: str = ""
     plane_remarks: tuple[str, ...] = ()
 
 

@@ -154,12 +154,12 @@ class TiffStack:
         elif problem or self._expected > planes:
             self.damage = str(self._cut_short(planes, problem or "pages are missing"))
 
-    def _absent(self, planes: int) -> frozenset[int]:
+    def _absent(self, planes: int) -> npt.NDArray[np.int64] | None:
         """The planes of a set that were never stored."""
         if self._set is None:
-            return frozenset()
+            return None
         stored = self._set.chosen.planes
-        return frozenset(index for index in range(planes) if stored[self._in_file(index)] is None)
+        return np.array([at for at in range(planes) if stored[self._in_file(at)] is None], np.int64)
 
     def _has_all_channels(self, given: str | None) -> bool:
         """Whether the channels of a set are an axis: the user names it or says that they are times."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
+from acquisition.stacks.absent_planes import IndexArray, absent_planes, stored_in_shards, stored_places
 from acquisition.stacks.video_choice import Channel
 from stream.errors import SourceError
 from stream.hdf5_checks import check_memory
@@ -24,10 +26,15 @@ Place = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """`frames`: the number of frames up to the last one written; `remark` is about the others."""
+    """`frames`: the number of frames up to the last one written; `remark` is about the others.
+
+    `holes` is about chunks that are missing before. `absent` finds the frames without any chunk.
+    """
 
     frames: int
     remark: str = ""
+    holes: str = ""
+    absent: Callable[[], IndexArray] = lambda: np.empty(0, np.int64)
 
 
 def written(
@@ -64,19 +71,15 @@ def written(
     ends = 1 + max(place[0] for place in inside)
     kept = min(ends * step[0], lead[0]) * math.prod(lead[1:])
     within = ends * math.prod(grid[1:])
-    said = []
-    if kept < planes:
-        said.append(f"only {kept} of {planes} frames were written: the others are left out")
+    said = f"only {kept} of {planes} frames were written: the others are left out" if kept < planes else ""
+    holes = ""
     if len(inside) < within:
         at = sum(
             i * each * math.prod(lead[axis + 1 :])
             for axis, (i, each) in enumerate(zip(first, step, strict=True))
         )
-        said.append(
-            f"{within - len(inside)} of {within} chunks of frames are missing, the first at frame {at}: "
-            "they are black frames"
-        )
-    return Written(kept, "; ".join(said))
+        holes = f"{within - len(inside)} of {within} chunks of frames are missing, the first at frame {at}"
+    return Written(kept, said, holes)
 
 
 def _first_missing(inside: Iterable[Place], grid: Place) -> Place:
@@ -117,8 +120,19 @@ def zarr_written(path: Path, array: Any, channel: Channel | None = None) -> Writ
     )
     if folder is None or array.ndim < 3:
         return whole
-    pieces = getattr(array, "shards", None) or array.chunks
-    return written(path, array.shape, pieces, _chunk_names(folder), channel)
+    shards = getattr(array, "shards", None)
+    found = written(path, array.shape, shards or array.chunks, _chunk_names(folder), channel)
+
+    def absent() -> IndexArray:
+        names = _chunk_names(folder)
+        stored = (
+            stored_in_shards(folder, array, names)
+            if shards
+            else stored_places(array.shape, array.chunks, names)
+        )
+        return absent_planes(array.shape, array.chunks, stored, channel)
+
+    return replace(found, absent=absent)
 
 
 def check_blosc(path: Path, array: Any, plane: Place) -> None:
@@ -169,7 +183,12 @@ def hdf5_written(path: Path, dataset: h5py.Dataset, channel: Channel | None = No
     dataset.id.chunk_iter(
         lambda chunk: present.append(tuple(i // n for i, n in zip(chunk.chunk_offset, each, strict=True)))
     )
-    return written(path, dataset.shape, each, present, channel)
+    found = written(path, dataset.shape, each, present, channel)
+
+    def absent() -> IndexArray:
+        return absent_planes(dataset.shape, each, stored_places(dataset.shape, each, present), channel)
+
+    return replace(found, absent=absent)
 
 
 def _folder(array: Any) -> Path | None:

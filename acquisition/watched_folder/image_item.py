@@ -15,7 +15,9 @@ from acquisition.stacks.library_errors import GuardedStack, kept_quiet, told_in_
 from acquisition.stacks.stack import ImageStack, Plane, StackInfo, check_pixels
 from acquisition.stacks.tiff_pages import TiffMembers
 from acquisition.stacks.zarr_stack import open_zarr
+from acquisition.watched_folder.volumes_of_file import VolumeRules, VolumesOfFile
 from stream.errors import SourceError
+from stream.volume_info import VolumeInfo
 
 ENDS = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
 """The last bytes of whole files."""
@@ -23,7 +25,8 @@ TAIL_BYTES = 64  # some programs add a few bytes behind the end
 
 
 class OtherFilesNeededError(SourceError):
-    """The file is a part of a recording in several files, which is not taken file by file, or holds volumes."""
+    """The file is a part of a recording in several files, which is not taken file by file, or holds volumes
+    where images are wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class Opened:
     """An open file with `planes` images, which are whole as far as the file tells; `grows` if it can get more.
 
     The last `together` of them may be written still. `damage` says why there should be more, or what is missing.
+    With `volumes` these are counted, not their slices.
     """
 
     stack: ImageStack
@@ -38,43 +42,72 @@ class Opened:
     grows: bool
     together: int = 1
     damage: str = ""
+    volumes: VolumesOfFile | None = None
+
+    def is_whole(self, index: int) -> bool:
+        """Whether the file says that nothing of an image or volume is lacking."""
+        return self.volumes is None or self.volumes.is_whole(index)
+
+    def read(self, index: int) -> tuple[Plane, VolumeInfo | None]:
+        """An image, or a volume and how it was taken. Raises `SourceError` if it cannot be read."""
+        return (self.stack.read(index), None) if self.volumes is None else self.volumes.read(index)
 
 
-def open_item(path: Path, axes: str | None) -> Opened:
-    """Open a file as it is now. Raises `SourceError` if it cannot be read (yet)."""
+def open_item(path: Path, axes: str | None, rules: VolumeRules | None = None) -> Opened:
+    """Open a file as it is now. Raises `SourceError` if it cannot be read (yet).
+
+    Raises `UnknownVoxelError` for volumes whose voxels nobody knows.
+    """
+    rules = rules or VolumeRules()
     suffix = path.suffix.lower()
     if path.is_dir():
-        return _open_zarr(path, axes)
+        return _open_zarr(path, axes, rules)
     if suffix not in TIFF:
         return Opened(GuardedStack(path, lambda: SingleImage(path)), 1, grows=False)
     _check_alone(path)
-    stack = open_stack(path, axes)
-    _check_images(path, stack, axes)
-    return Opened(stack, stack.info.planes, grows=True, damage=stack.damage)
+    stack = open_stack(path, axes, volumes=bool(rules.wanted))
+    volumes = _volumes(path, stack, axes, rules)
+    planes = stack.info.planes if volumes is None else volumes.planes
+    return Opened(stack, planes, grows=True, damage=stack.damage, volumes=volumes)
 
 
-def _open_zarr(path: Path, axes: str | None) -> Opened:
+def _open_zarr(path: Path, axes: str | None, rules: VolumeRules) -> Opened:
     found: list[ArrayStack] = []
 
     def open_it() -> ImageStack:
-        found.append(open_zarr(path, axes))
+        found.append(open_zarr(path, axes, is_scan=bool(rules.wanted)))
         return found[0]
 
     stack = GuardedStack(path, open_it)
-    _check_images(path, stack, axes)
-    holes = next((text for text in stack.info.remarks if "black frames" in text), "")
-    return Opened(stack, stack.info.planes, grows=True, together=found[0].planes_together, damage=holes)
+    volumes = _volumes(path, stack, axes, rules)
+    together = found[0].planes_together
+    if volumes is not None:
+        return Opened(
+            stack, volumes.planes, grows=True, together=max(1, together // volumes.depth), volumes=volumes
+        )
+    holes = next((text for text in stack.info.plane_remarks if "black frames" in text), "")
+    return Opened(stack, stack.info.planes, grows=True, together=together, damage=holes)
 
 
-def _check_images(path: Path, stack: ImageStack, axes: str | None) -> None:
-    """Raise `OtherFilesNeededError` for slices of volumes, which would be taken for images one after the other."""
+def _volumes(path: Path, stack: ImageStack, axes: str | None, rules: VolumeRules) -> VolumesOfFile | None:
+    """The volumes of a file; None if it holds images.
+
+    Raises `OtherFilesNeededError` for slices of volumes that would be taken for images one after the other.
+    """
     slices = dict(zip(stack.info.axes, stack.info.lead, strict=False)).get("Z", 1)
+    try:
+        if rules.wanted or (rules.wanted is None and slices > 1):
+            return VolumesOfFile(path, stack, rules)
+    except BaseException:
+        stack.close()
+        raise
     if slices > 1 and axes is None:
         stack.close()
         raise OtherFilesNeededError(
-            f"{path.name} holds volumes of {slices} slices, and volumes are not taken while they are written; "
-            'replay the file afterwards, or give source.axes = "TYX" if its planes are images one after the other'
+            f"{path.name} holds volumes of {slices} slices, and the detector is one for images; leave its settings "
+            'out, or give source.axes = "TYX" if its planes are images one after the other'
         )
+    return None
 
 
 def _check_alone(path: Path) -> None:

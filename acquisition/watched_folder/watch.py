@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from acquisition.foreign_notes import ForeignNotes
+from acquisition.recorded_volumes.z_scale import UnknownVoxelError
 from acquisition.stacks.image_names import matches
 from acquisition.stacks.stack import Plane, StackInfo
 from acquisition.watched_folder.file_order import FileOrder
@@ -18,6 +19,7 @@ from acquisition.watched_folder.image_item import Opened, OtherFilesNeededError
 from acquisition.watched_folder.listing import Listing, Stamp
 from acquisition.watched_folder.numbering import Key, Series
 from stream.errors import LivePTVError, SourceError
+from stream.volume_info import VolumeInfo
 
 OPEN_AGAIN_S = 0.05  # s between two attempts to open a file that cannot be read yet, at least
 HARDER = 2.0
@@ -36,12 +38,18 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WatchedImage:
-    """An image, our number of it, and the file that it is from with what that says about all its images."""
+    """An image, our number of it, and the file that it is from with what that says about all its images.
+
+    `volume` says how a volume was taken, None for an image; `z_step_um` and `remarks` are those of its file.
+    """
 
     plane: Plane
     number: int
     path: Path
     info: StackInfo
+    volume: VolumeInfo | None = None
+    z_step_um: float = math.nan
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -241,7 +249,7 @@ class FolderWatch:
 
     def _is_whole(self, current: _Current, opened: Opened, *, settled: bool, patient: bool) -> bool:
         """Whether the next image of a file is written for good: others follow, or the file has come to rest."""
-        if opened.damage and opened.together > 1:
+        if (opened.damage and opened.together > 1) or not opened.is_whole(current.taken):
             return patient
         if opened.grows and opened.planes - current.taken > opened.together:
             return True
@@ -260,6 +268,8 @@ class FolderWatch:
         except OtherFilesNeededError as error:
             current.is_over, current.why = True, str(error)
             return
+        except UnknownVoxelError:
+            raise  # no file can be read until the user gives it
         except LivePTVError as error:
             current.why = str(error)
             return
@@ -277,7 +287,7 @@ class FolderWatch:
     def _take(self, current: _Current, opened: Opened, *, patient: bool) -> WatchedImage | None:
         """Read the next image of an open file."""
         try:
-            plane = opened.stack.read(current.taken)
+            plane, volume = opened.read(current.taken)
         except SourceError as error:
             current.why = str(error)
             if not patient:
@@ -293,7 +303,9 @@ class FolderWatch:
         self._count(current, opened)
         if not opened.grows:
             self._finish(current, "")
-        return WatchedImage(plane, self._number, current.path, opened.stack.info)
+        own = opened.volumes
+        about = (math.nan, ()) if own is None else (own.z_step_um, own.remarks)
+        return WatchedImage(plane, self._number, current.path, opened.stack.info, volume, *about)
 
     def _count(self, current: _Current, opened: Opened) -> None:
         """Number the next image: the first of all by its file, each other one counted on, missing ones included."""

@@ -8,13 +8,16 @@ from collections.abc import Callable
 from functools import partial
 
 from acquisition.foreign_notes import ForeignNotes
+from acquisition.recorded_volumes.z_scale import AGREE, UnknownVoxelError
 from acquisition.source import SourceInfo
 from acquisition.source_settings import SourceSettings
+from acquisition.source_voxels import in_settings
 from acquisition.stacks.scales import pixel_size
 from acquisition.stacks.timing import ASSUMED_HZ
 from acquisition.watched_folder.file_clock import FileClock
 from acquisition.watched_folder.folder_looks import FolderLooks
 from acquisition.watched_folder.image_item import open_item
+from acquisition.watched_folder.volumes_of_file import VolumeRules
 from acquisition.watched_folder.watch import FolderWatch, Rules, WatchedImage
 from stream.errors import SourceError
 from stream.messages import Frame, FrameInfo
@@ -32,12 +35,14 @@ def open_watched(
     seconds: float | None = None,
     say: Callable[[str], None],
     is_abandoned: Callable[[], bool] = lambda: False,
+    volumes: bool | None = None,
 ) -> Watched:
     """Wait for the first image of a folder, which tells size and type of all.
 
-    `seconds` after its first image the source ends, also if no more come. `is_abandoned` ends the wait.
+    `seconds` after its first image the source ends, also if no more come. `is_abandoned` ends the wait. `volumes`:
+    whether the files hold volumes; None: those with a z axis do.
 
-    Raises `SourceError` if the folder cannot be read or the wait is ended.
+    Raises `SourceError` if the folder cannot be read, the wait is ended, or the voxels of volumes are not known.
     """
     assert settings.watch is not None
     folder = settings.watch
@@ -45,7 +50,11 @@ def open_watched(
         raise SourceError(f"there is no folder {folder} to watch; make it, or compare source.watch")
     notes = ForeignNotes(say)
     rules = Rules(settings.existing == "take", settings.pattern, settings.missing_s, settings.settled_s)
-    watch = FolderWatch(rules, partial(open_item, axes=settings.axes), notes, time.monotonic)
+    if settings.z_step_um is not None or "Z" in (settings.axes or ""):
+        volumes = True
+    reading = VolumeRules(volumes, settings.z_step_um, settings.pixel_size_um, model_pixel_size_um)
+    opener = partial(open_item, axes=settings.axes, rules=reading)
+    watch = FolderWatch(rules, opener, notes, time.monotonic)
     looks = FolderLooks(watch, folder, settings)
     try:
         say(f"watching {folder}: waiting for the first image")
@@ -59,7 +68,12 @@ def open_watched(
                 why = watch.waits_for or "there is none"
                 raise SourceError(f"no image could be taken from {folder}: {why}")
             time.sleep(min(WAIT_S, max(0.001, looks.quiet_s())))
+        if image.volume is not None:
+            reading.depth, reading.run_step_um = image.volume.slices, image.z_step_um
         return Watched(looks, image, notes, settings, run_id, model_pixel_size_um, seconds, say)
+    except UnknownVoxelError as error:
+        watch.close()
+        raise SourceError(in_settings(str(error))) from error
     except BaseException:
         watch.close()
         raise
@@ -110,12 +124,14 @@ class Watched:
         order = f"files {series.pattern}" if series is not None else ""
         if series is not None and not series.step:
             order += ", whose names have no counter: missing ones cannot be seen"
-        self.remarks = tuple(text for text in (order, *found.remarks, remark, timing) if text)
+        told = (order, *found.remarks, remark, *map(in_settings, first.remarks), timing)
+        self.remarks = tuple(text for text in told if text)
         folder = storable(str(settings.watch))
         self.info = SourceInfo(
-            height=image.shape[0],
-            width=image.shape[1],
-            depth=1,
+            height=image.shape[-2],
+            width=image.shape[-1],
+            depth=1 if first.volume is None else first.volume.slices,
+            z_step_um=first.z_step_um,
             dtype=image.dtype.name,
             pixel_size_um=size_um,
             frame_rate_hz=rate_hz,
@@ -182,11 +198,19 @@ class Watched:
         plane = image.plane
         time_s = self._clock.take(image.number, plane.time_s)
         if (plane.image.shape, plane.image.dtype.name) != self._kind:
-            (height, width), kind = self._kind
+            shape, kind = self._kind
             self._notes.tell(
                 "other_size",
                 f"{image.path.name} is {plane.image.shape} {plane.image.dtype.name}, the run has "
-                f"({height}, {width}) {kind}: it is lost; start another run for another size",
+                f"{shape} {kind}: it is lost; start another run for another size",
+            )
+            self._other_size += 1
+            return None
+        if image.volume is not None and not math.isclose(image.z_step_um, self.info.z_step_um, rel_tol=AGREE):
+            self._notes.tell(
+                "other_step",
+                f"the slices in {image.path.name} are {image.z_step_um:g} um apart, those of the run "
+                f"{self.info.z_step_um:g} um: it is lost; start another run for another distance",
             )
             self._other_size += 1
             return None
@@ -201,6 +225,7 @@ class Watched:
             focus_um=plane.focus_um,
             exposure_ms=plane.exposure_ms,
             pixel_size_um=self.info.pixel_size_um,
+            volume=image.volume,
         )
         self._frame += 1
         return Frame(info, plane.image)

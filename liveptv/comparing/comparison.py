@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from liveptv.comparing.detections import DetectionDifference, pairs_of
 from liveptv.comparing.settings import made_differently
 from liveptv.comparing.tracks import TrackDifference
 from stream.messages import TrackFlag
+from stream.volume_info import VolumeInfo
 from tracking.trajectories.control_record import read_control
 from tracking.trajectories.reader import TrajectoryFile
 from tracking.trajectories.schema import NO_DECISIONS, RecordArray
@@ -23,6 +24,8 @@ WITHIN_PX = 2.0
 network has found by less (docs/network.md); twice as much joins neighbours in dense samples."""
 TIMES = ("age_ms", "wall_s", "commit")
 """Columns of a frame that say when it was processed, not what was found in it."""
+PLACES = ("first_row", "first_slice", "slice_rows")
+"""Columns of a frame that say where in the file its rows and slices are."""
 DECISIONS = ("opened", "replaced", "predicted_from", "fit", "fit_credit", "turns_from", "learnt_from")
 
 
@@ -64,7 +67,9 @@ def _pieces(a: TrajectoryFile, b: TrajectoryFile) -> Iterator[tuple[RecordArray,
         to_a, to_b = (int(np.searchsorted(file.frames["frame"], until, side="right")) for file in (a, b))
         rows_a, more_a = _stored(a, at_a, to_a)
         rows_b, more_b = _stored(b, at_b, to_b)
-        same = _is_same(a.frames[at_a:to_a], b.frames[at_b:to_b], TIMES + DECISIONS)
+        frames_a, frames_b = a.frames[at_a:to_a], b.frames[at_b:to_b]
+        same = _is_same(frames_a, frames_b, TIMES + DECISIONS + PLACES)
+        same = same and _are_the_same_volumes(a.volumes(frames_a), b.volumes(frames_b))
         same = same and rows_a.tobytes() == rows_b.tobytes() and more_a.tobytes() == more_b.tobytes()
         yield _detected(rows_a), _detected(rows_b), same
         at_a, at_b = to_a, to_b
@@ -95,10 +100,15 @@ def _detected(rows: RecordArray) -> RecordArray:
 
 
 def _is_same(a: RecordArray, b: RecordArray, but: tuple[str, ...]) -> bool:
-    names = [name for name in a.dtype.names or () if name not in (*but, "first_row")]
+    names = [name for name in a.dtype.names or () if name not in but]
     return len(a) == len(b) and all(
         np.array_equal(a[name], b[name], equal_nan=a[name].dtype.kind == "f") for name in names
     )
+
+
+def _are_the_same_volumes(a: Iterable[VolumeInfo | None], b: Iterable[VolumeInfo | None]) -> bool:
+    """Whether all slices are the same; where one file does not know them, they do not differ."""
+    return all(None in (one, other) or one == other for one, other in zip(a, b, strict=True))
 
 
 def frames_difference(a: RecordArray, b: RecordArray) -> dict[str, Any]:

@@ -130,6 +130,7 @@ def _open_foreign(
     from acquisition.listened.listened import open_listened
     from acquisition.watched_folder.watched import open_watched
     from engines.factory import pixel_size_of
+    from liveptv.volumes.reading import wants_volumes
     from stream.link import Policy
     from stream.security import load_keys
 
@@ -144,7 +145,7 @@ def _open_foreign(
     }
     about: dict[str, Any] = {"kind": "source", "no_microscope": NO_STEERING}
     if not settings.is_live:
-        files = open_watched(settings, **options)
+        files = open_watched(settings, volumes=wants_volumes(experiment.detector), **options)
         remarks = (files.info.description,)
         return OpenedSource(files, None, files.close, False, remarks, quiet_s=files.quiet_s, **about)
     frames = open_listened(

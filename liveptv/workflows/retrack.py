@@ -41,8 +41,8 @@ ROUNDED = (
     "settings the trajectories are nearly the same, not to the last bit"
 )
 NO_SLICES = (
-    "{} has tracks in volumes, and does not keep which slices were missing and when each was taken: with the same "
-    "settings the trajectories are nearly the same, not to the last bit"
+    "{} has tracks in volumes and is of an earlier version, which did not keep which slices were missing and when "
+    "each was taken: with the same settings the trajectories are nearly the same, not to the last bit"
 )
 
 
@@ -72,8 +72,8 @@ def retrack(
     """Track the detections of the trajectory file at `path` again, into `experiment.run.output`.
 
     Returns the new file's statistics. `caution` gets a line if displacements are too large to be linked reliably,
-    and one if an old file does not keep the detections exactly. Raises `SourceError` if the file cannot be read or
-    is not finished, `OutputError` if the output exists or cannot be written.
+    and one if an old file does not keep detections or volumes exactly. Raises `SourceError` if the file cannot be
+    read or is not finished, `OutputError` if the output exists or cannot be written.
     """
     with TrajectoryFile(path) as file:
         if not file.finished:
@@ -82,7 +82,7 @@ def retrack(
             )
         if not file.keeps_detections:
             caution(ROUNDED.format(path))
-        if "volume" in file.attributes:
+        if not file.keeps_slices:
             caution(NO_SLICES.format(path))
         unfinished = UnfinishedFile(experiment.run.output, overwrite=experiment.run.overwrite)
         try:

@@ -56,6 +56,19 @@ def check(frames: list[Frame], source: Listened, count: int) -> None:
     assert times == sorted(set(times))
 
 
+def test_the_python_client_for_volumes_feeds_a_run() -> None:
+    address = free_address()
+    frames, source = frames_of(address, [sys.executable, str(CLIENTS / "send_volumes.py"), address, "5"])
+    assert [frame.info.camera_frame for frame in frames] == list(range(5))
+    assert source.counts() == {"received": 5, "lost_in_camera": 0, "lost_at_sender": 0}
+    info = source.info
+    assert (info.depth, info.height, info.width, info.z_step_um) == (8, 96, 128, pytest.approx(0.4))
+    for frame in frames:
+        assert frame.image.max() > 100
+        assert frame.info.volume is not None
+        assert len(frame.info.volume.time_s) == 8
+
+
 def test_the_python_client_feeds_a_run() -> None:
     address = free_address()
     frames, source = frames_of(address, [sys.executable, str(CLIENTS / "send_frames.py"), address, "12"])

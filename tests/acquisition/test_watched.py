@@ -77,6 +77,7 @@ def test_slices_of_volumes_are_not_taken_for_images_unless_it_is_said(tmp_path: 
             SourceSettings(watch=tmp_path, end_file="end", quiet_s=1.0, **QUICK),
             run_id="run",
             say=said.append,
+            volumes=False,
         ).close()
     assert any("stack.ome.tif holds volumes of 3 slices" in text and "source.axes" in text for text in said)
     with watching(tmp_path, axes="TYX") as (source, _):

@@ -17,17 +17,18 @@ from numpy.lib.recfunctions import repack_fields
 import liveptv
 from liveptv.cli import run_command_line
 from liveptv.config import build_experiment
-from liveptv.workflows.retrack import retrack, settings_for
+from liveptv.workflows.retrack import NO_SLICES, retrack, settings_for
 from stream.errors import ConfigurationError, OutputError, SourceError
 from stream.links import open_receiver, open_sender
 from stream.messages import Detections, Tracks
-from tracking.as_detected import as_kept, assumed_um, detections_in
+from stream.volume_info import VolumeInfo
+from tracking.as_detected import OFFSET, as_kept, assumed_um, detections_in
 from tracking.settings import TrackerSettings
 from tracking.stage import TrackStage
 from tracking.tracker import OnlineTracker
 from tracking.trajectories.concatenation import join
 from tracking.trajectories.file import TrajectoryFile, TrajectoryWriter
-from tracking.trajectories.schema import FRAMES, MORE_BEFORE_DETECTED, MORE_ROWS
+from tracking.trajectories.schema import FRAME_BEFORE_SLICES, FRAMES, MORE_BEFORE_DETECTED, MORE_ROWS, SLICES
 
 KEPT = ["frame", "camera_frame", "time_s", "wall_s", "focus_um", "flow_ul_s", "rows"]
 
@@ -81,6 +82,70 @@ def assert_same(one: Path, other: Path) -> None:
     for mine, theirs in zip(stored(one), stored(other), strict=True):
         assert len(mine) == len(theirs)
         assert repack_fields(mine).tobytes() == repack_fields(theirs).tobytes()
+
+
+def in_volumes(said: str, frames=30, count=120):
+    """Volumes, up and down in turn, with measured times, lost slices and lost volumes; some particles go straight.
+
+    `said` is which detections have times of their own: all, some or none.
+    """
+    rng = np.random.default_rng(3)
+    places = rng.uniform(0, [[60], [60], [9]], (3, count))
+    velocity = np.where(rng.uniform(size=count) < 0.5, rng.normal(0, 4, (3, count)), 0.0)
+    detections = []
+    for frame in range(frames):
+        if frame in {9, 10, 21}:
+            continue
+        upwards = frame % 2 == 0
+        times_s = 0.008 * np.arange(10) + rng.normal(0, 1e-4, 10)
+        missing = {4: (0,), 5: (3, 4, 5), 17: (2,)}.get(frame, ())
+        times_s = times_s if upwards else times_s[::-1]
+        volume = VolumeInfo(tuple(np.arange(10.0).tolist()), tuple(times_s.tolist()), missing, upwards)
+        now = places + velocity * 0.1 * frame + rng.normal(0, 0.1, places.shape).cumsum(axis=1) * 0.02
+        seen = rng.uniform(size=count) < 0.93
+        seen &= ~np.isin(np.rint(now[2]), missing)
+        table = np.full((len(Detections.COLUMNS), int(seen.sum())), np.nan)
+        table[:3], table[3:6] = now[:, seen] + rng.normal(0, 0.05, (3, int(seen.sum()))), 0.05
+        table[6], table[7], table[-1] = 20.0, 0.9, 0.0
+        if said != "none":
+            table[OFFSET] = np.interp(table[2], volume.z_um, volume.time_s) + 1e-4
+        if said == "some":
+            table[OFFSET, ::3] = np.nan
+        there = replace(info(frame, time_s=0.1 * frame, focus_um=30.0), volume=volume)
+        detections.append(Detections(there, table))
+    return detections
+
+
+@pytest.mark.parametrize("motion", ["auto", "flow"])
+@pytest.mark.parametrize("said", ["all", "some", "none"])
+def test_volumes_are_tracked_again_to_the_last_bit(said, motion, tmp_path):
+    """Each at the time of its own slices, and what was in missing slices is not missed."""
+    first = run(tmp_path / "tracks.h5", in_volumes(said), motion=motion)
+    words = []
+    second = again(first, said=words)
+    assert_same(first, second)
+    assert not any("nearly" in word for word in words)
+    with TrajectoryFile(first) as file, TrajectoryFile(second) as other:
+        volumes = list(file.volumes(file.frames))
+        assert list(other.volumes(other.frames)) == volumes
+        assert sum(not volume.is_whole for volume in volumes) == 3
+        for name in ("slices", "upwards"):
+            np.testing.assert_array_equal(other.frames[name], file.frames[name])
+    rows = stored(first)[0]
+    assert np.unique(rows["track"]).size > 100
+    assert (rows["flags"] & 1).any()
+
+
+def test_without_their_slices_volumes_are_tracked_again_with_a_word_on_what_is_lacking(tmp_path):
+    first = run(tmp_path / "tracks.h5", in_volumes("none"))
+    with h5py.File(first, "r+") as file:
+        table = file[FRAMES][:]
+        del file[FRAMES], file[SLICES]
+        older = repack_fields(table[list(FRAME_BEFORE_SLICES.names)])
+        file.create_dataset(FRAMES, data=older, maxshape=(None,), chunks=(64,))
+    words = []
+    again(first, said=words)
+    assert [word for word in words if "nearly" in word] == [NO_SLICES.format(first)]
 
 
 def crowded(frames=40, **more):

@@ -1,8 +1,9 @@
 """The commit mark of a trajectory file: the order in which a commit is written, and which frames are committed.
 
-A commit writes rows, what more is known of them, events and, last, the entries of its frames in `/frames`. Such an
-entry is the commit mark: it says which rows belong to the frame, and its `commit`, the number of the commit, is not
-0. A frame is committed once its entry and these rows exist. Readers and recovery use nothing else.
+A commit writes rows, what more is known of them, slices of volumes, events and, last, the entries of its frames in
+`/frames`. Such an entry is the commit mark: it says which rows belong to the frame, and its `commit`, the number of
+the commit, is not 0. A frame is committed once its entry and these rows exist. Readers and recovery use nothing
+else.
 """
 
 from __future__ import annotations

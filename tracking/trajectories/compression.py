@@ -24,11 +24,22 @@ from stream.errors import LivePTVError, OutputError, SourceError
 from tracking.trajectories.annotation import adding_to
 from tracking.trajectories.paraview import GROUP, write_vtk_view
 from tracking.trajectories.reader import TrajectoryFile
-from tracking.trajectories.schema import FRAMES, LIBVER, MORE_ROWS, ROW, ROWS, RecordArray, decode_attribute
+from tracking.trajectories.schema import (
+    FRAMES,
+    LIBVER,
+    MORE_ROWS,
+    ROW,
+    ROWS,
+    SLICES,
+    RecordArray,
+    decode_attribute,
+)
 
 PACKED_CHUNK = 65_536
 """Rows of a compressed chunk, 5 MB, which a reader has to decompress for a single row. After the shuffle each byte
 of a column is a run of 64 kB, twice the window of deflate; with shorter ones it finds less to compress."""
+PACKED_SLICES = 16_384
+"""Slices of a compressed chunk, 280 kB: HDF5 keeps one that is read in pieces (up to 1 MB) decompressed."""
 LEVEL = 5
 """Deflate level. For random rows level 9 takes six times as long and saves 2 %, level 1 takes two thirds of the
 time and costs 4 %."""
@@ -83,7 +94,7 @@ def _write(path: Path, part: Path, file: TrajectoryFile) -> None:
         for name, value in old.attrs.items():
             new.attrs[name] = value
         for name in old:
-            if name not in {ROWS.split("/")[0], FRAMES, GROUP}:
+            if name not in {ROWS.split("/")[0], SLICES, FRAMES, GROUP}:
                 old.copy(name, new)
         frames = new.create_dataset(
             FRAMES, data=_as_stored(file.frames, old[FRAMES]), maxshape=(None,), **FILTERS
@@ -96,11 +107,11 @@ def _write(path: Path, part: Path, file: TrajectoryFile) -> None:
             chunks=(PACKED_CHUNK,),
             **FILTERS,
         )
-        if MORE_ROWS in old:
-            more = new.create_dataset(
-                MORE_ROWS, data=old[MORE_ROWS][:], maxshape=(None,), chunks=(PACKED_CHUNK,), **FILTERS
-            )
-            more.attrs.update(old[MORE_ROWS].attrs)
+        for name, chunk in ((MORE_ROWS, PACKED_CHUNK), (SLICES, PACKED_SLICES)):
+            if name in old:
+                values = old[name][:]
+                packed = new.create_dataset(name, data=values, maxshape=(None,), chunks=(chunk,), **FILTERS)
+                packed.attrs.update(old[name].attrs)
         for new_set, old_set in ((rows, old[ROWS]), (frames, old[FRAMES])):
             for name, value in old_set.attrs.items():
                 new_set.attrs[name] = value

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import h5py
-import numpy as np
-import numpy.typing as npt
 
 from tracking.trajectories.commit_mark import write_commit
 from tracking.trajectories.disk_space import DiskReserve
 from tracking.trajectories.hdf5_superblock import OPEN_FOR_SWMR
+from tracking.trajectories.pending import Commit
 from tracking.trajectories.schema import (
     AXES,
     EVENT_CHUNK,
@@ -30,10 +29,15 @@ from tracking.trajectories.schema import (
     ROW_CHUNK,
     ROW_COLUMNS,
     ROWS,
+    SLICE,
+    SLICE_CHUNK,
+    SLICE_COLUMNS,
+    SLICES,
     RecordArray,
     column_attributes,
     encode_attribute,
 )
+from tracking.trajectories.slices import SlicesOfOneFile
 
 MARGIN_BYTES = 2 << 20
 """Disk space for a commit beyond its values: chunks that are begun (0.4 MB) and HDF5's metadata. Too little, HDF5
@@ -41,7 +45,11 @@ may meet a full disk in the middle of a flush; more only ends a run on a full di
 
 
 class GrowingFile:
-    """One file of this process, open for appending; `rows`, `more`, `frames` and `event_bytes` are committed."""
+    """One file of this process, open for appending.
+
+    `rows`, `more`, `slices`, `frames` and `event_bytes` are committed. `places` says where the slices of the next
+    volume go.
+    """
 
     def __init__(self, path: Path, attributes: Mapping[str, object] | None) -> None:
         """Create the file with `attributes` at its root; with None continue an existing, closed one.
@@ -49,7 +57,8 @@ class GrowingFile:
         Raises OSError if that fails; a file that was created is removed again then.
         """
         self.path = path
-        self.rows = self.more = self.frames = self.event_bytes = 0
+        self.rows = self.more = self.slices = self.frames = self.event_bytes = 0
+        self.places = SlicesOfOneFile()
         self._file: h5py.File | None = h5py.File(path, "x" if attributes is not None else "r+", libver=LIBVER)
         self._reserve: DiskReserve | None = None
         try:
@@ -57,7 +66,7 @@ class GrowingFile:
             self._reserve.ensure(int(self._file.id.get_filesize()) + 2 * MARGIN_BYTES)
             if attributes is not None:
                 _lay_out(self._file, attributes)
-            self._sets = tuple(self._file[name] for name in (ROWS, MORE_ROWS, EVENTS, FRAMES))
+            self._sets = tuple(self._file[name] for name in (ROWS, MORE_ROWS, SLICES, EVENTS, FRAMES))
             self._file.swmr_mode = True
         except BaseException:
             self._abandon(created=attributes is not None)
@@ -69,23 +78,37 @@ class GrowingFile:
         if created:
             self.path.unlink(missing_ok=True)
 
-    def append(
-        self, rows: RecordArray, more: RecordArray, events: npt.NDArray[np.uint8], frames: RecordArray
-    ) -> None:
-        """Write rows, what more is known of them, events, and last the entries of the frames, the commit mark.
+    def continue_from(self, before: GrowingFile) -> None:
+        """Take over what is committed in the file of which this one is a copy."""
+        self.rows, self.more, self.slices = before.rows, before.more, before.slices
+        self.frames, self.event_bytes = before.frames, before.event_bytes
+        self.places = SlicesOfOneFile(before.slices)
+
+    def append(self, commit: Commit) -> None:
+        """Write a commit in its order: the entries of the frames, the commit mark, are the last.
 
         Raises OSError or RuntimeError if there is no room or the disk fails.
         """
         if self._file is None or self._reserve is None:
             raise OSError("the file is closed")
         size = int(self._file.id.get_filesize())
-        values = rows, more, events, frames
-        self._reserve.ensure(size + sum(array.nbytes for array in values) + MARGIN_BYTES)
-        write_commit(self._sets, (self.rows, self.more, self.event_bytes, self.frames), values)
-        self.rows += len(rows)
-        self.more += len(more)
-        self.event_bytes += len(events)
-        self.frames += len(frames)
+        self._reserve.ensure(size + sum(array.nbytes for array in commit) + MARGIN_BYTES)
+        write_commit(self._sets, (self.rows, self.more, self.slices, self.event_bytes, self.frames), commit)
+        self.rows += len(commit.rows)
+        self.more += len(commit.more)
+        self.slices += len(commit.slices)
+        self.event_bytes += len(commit.events)
+        self.frames += len(commit.frames)
+
+    def sizes(self) -> dict[str, int]:
+        """How much of each dataset is committed."""
+        return {
+            ROWS: self.rows,
+            MORE_ROWS: self.more,
+            SLICES: self.slices,
+            FRAMES: self.frames,
+            EVENTS: self.event_bytes,
+        }
 
     def table_of_frames(self) -> RecordArray:
         """The committed entries of `/frames`."""
@@ -156,9 +179,11 @@ def _lay_out(file: h5py.File, attributes: Mapping[str, object]) -> None:
     frame_set = file.create_dataset(FRAMES, (0,), FRAME, maxshape=(None,), chunks=(FRAME_CHUNK,))
     event_set = file.create_dataset(EVENTS, (0,), "u1", maxshape=(None,), chunks=(EVENT_CHUNK,))
     more_set = file.create_dataset(MORE_ROWS, (0,), MORE, maxshape=(None,), chunks=(ROW_CHUNK,))
+    slice_set = file.create_dataset(SLICES, (0,), SLICE, maxshape=(None,), chunks=(SLICE_CHUNK,))
     for dataset, columns in (
         (row_set, ROW_COLUMNS),
         (more_set, MORE_COLUMNS),
+        (slice_set, SLICE_COLUMNS),
         (frame_set, FRAME_COLUMNS),
     ):
         for name, texts in column_attributes(columns).items():

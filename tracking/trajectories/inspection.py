@@ -28,10 +28,13 @@ from tracking.trajectories.schema import (
     FRAMES,
     MORE_ROWS,
     ROWS,
+    SLICES,
     complete_event_bytes,
     decode_attribute,
     file_statistics,
+    with_all_columns,
 )
+from tracking.trajectories.slices import named_slices
 from tracking.trajectories.soundness import (
     UNREADABLE,
     check_rest,
@@ -47,15 +50,16 @@ from tracking.trajectories.statistics import TrackCensus
 class Contents:
     """What is committed in a file, and what is not.
 
-    `frames`, `rows`, `more` (entries about rows) and `event_bytes` are committed, `torn` is how much of frames,
-    rows and events lies behind that. `host` is the computer that wrote the file. `unreadable` says whether events,
-    image or record of control are damaged; `spoilt_attributes` are the damaged attributes that rows can be read
-    without.
+    `frames`, `rows`, `more` (entries about rows), `slices` and `event_bytes` are committed, `torn` is how much of
+    frames, rows and events lies behind that. `host` is the computer that wrote the file. `unreadable` says whether
+    events, image or record of control are damaged; `spoilt_attributes` are the damaged attributes that rows can be
+    read without.
     """
 
     frames: int
     rows: int
     more: int
+    slices: int
     event_bytes: int
     last_frame: int
     torn: tuple[int, int, int]
@@ -118,11 +122,12 @@ def inspect_file(path: Path, superblock: bytes, closed: bool) -> Contents:
 
 
 def _contents(file: h5py.File, path: Path, closed: bool) -> Contents:
-    table, stored_rows = file[FRAMES][:], file[ROWS].shape[0]
+    table, stored_rows = with_all_columns(file[FRAMES][:]), file[ROWS].shape[0]
+    stored_slices = file[SLICES].shape[0] if SLICES in file else 0
     events = bytes(file[EVENTS][:])
     count = committed_frames(table, stored_rows)
     finished = closed and "end_reason" in file.attrs
-    nonsense = nonsense_in_frames(table, count, stored_rows) if finished else ""
+    nonsense = nonsense_in_frames(table, count, stored_rows, stored_slices) if finished else ""
     if nonsense:
         raise ValueError(nonsense)
     frames = table[:count]
@@ -149,6 +154,7 @@ def _contents(file: h5py.File, path: Path, closed: bool) -> Contents:
         frames=count,
         rows=rows,
         more=more.count(rows),
+        slices=named_slices(frames),
         event_bytes=event_bytes,
         last_frame=int(frames["frame"][-1]) if count else -1,
         torn=(len(table) - count, stored_rows - rows, len(events) - event_bytes),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,25 @@ from stream.volume_info import VolumeInfo
 from tracking.trajectories.decisions import as_columns
 from tracking.trajectories.more import entries_of
 from tracking.trajectories.precision import rounded
-from tracking.trajectories.schema import FRAME, MORE, ROW, RecordArray, encode_event
+from tracking.trajectories.schema import FRAME, MORE, ROW, SLICE, RecordArray, encode_event
+from tracking.trajectories.slices import SlicesOfOneFile
+from tracking.trajectories.slices import entries_of as slices_of
 
 
 def _of_volume(volume: VolumeInfo | None) -> tuple[int, int]:
     """The columns `slices` and `upwards` of a frame."""
     return (0, 0) if volume is None else (volume.slices - len(volume.missing), int(volume.upwards))
+
+
+class Commit(NamedTuple):
+    """What is written at once, in this order: rows (ROW), what more is known of them (MORE), slices of volumes
+    (SLICE), events (bytes), and the frames (FRAME), which say that the others are there."""
+
+    rows: RecordArray
+    more: RecordArray
+    slices: RecordArray
+    events: npt.NDArray[np.uint8]
+    frames: RecordArray
 
 
 class Pending:
@@ -29,6 +42,7 @@ class Pending:
         self._more: list[RecordArray] = []
         self._count = 0
         self._frames: list[tuple[Any, ...]] = []
+        self._slices: list[RecordArray] = []
         self._events: list[bytes] = []
 
     @property
@@ -63,25 +77,29 @@ class Pending:
             (
                 info.frame, info.camera_frame, info.time_s, info.wall_s, info.focus_um, info.flow_ul_s,
                 info.exposure_ms, 0, len(rows), 0, info.age_ms, *as_columns(info.decisions),
-                *_of_volume(info.volume),
+                *_of_volume(info.volume), 0, 0,
             )
         )  # fmt: skip
+        self._slices.append(slices_of(info.volume))
 
     def event(self, kind: str, text: str, fields: dict[str, object]) -> None:
         """Take an event that happened now."""
         self._events.append(encode_event(time.time(), kind, text, fields))
 
-    def arrays(
-        self, first_row: int, commit: int
-    ) -> tuple[RecordArray, RecordArray, npt.NDArray[np.uint8], RecordArray]:
-        """Rows (ROW), what more is known of them (MORE), events (bytes) and frames (FRAME) of a commit.
-
-        `first_row` is where its rows begin in the file; `commit` is its number.
-        """
+    def arrays(self, first_row: int, number: int, places: SlicesOfOneFile) -> Commit:
+        """The commit with this `number` of a file in which its rows begin at `first_row`."""
         rows = np.concatenate(self._rows) if self._rows else np.empty(0, ROW)
         more = np.concatenate(self._more) if self._more else np.empty(0, MORE)
         more["row"] += np.uint64(first_row)
         frames = np.array(self._frames, FRAME)
         frames["first_row"] = first_row + np.cumsum(frames["rows"], dtype=np.uint64) - frames["rows"]
-        frames["commit"] = commit
-        return rows, more, np.frombuffer(b"".join(self._events), np.uint8), frames
+        frames["commit"] = number
+        new = [np.empty(0, SLICE)]
+        for frame, entries in zip(frames, self._slices, strict=True):
+            if len(entries):
+                first, is_new = places.place(entries)
+                frame["first_slice"], frame["slice_rows"] = first, len(entries)
+                new += [entries] * is_new
+        return Commit(
+            rows, more, np.concatenate(new), np.frombuffer(b"".join(self._events), np.uint8), frames
+        )

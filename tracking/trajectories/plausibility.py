@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tracking.trajectories.schema import RecordArray
+from tracking.trajectories.slices import unfit_slices
 
 BIRTHS_LOST = 1 << 24
 """Tracks that may have been born in frames that did not reach the file. 17 million are more than any run loses; of
@@ -37,7 +38,7 @@ def nonsense_in_rows(rows: RecordArray, start: int, frames: RecordArray) -> str:
     return ""
 
 
-def nonsense_in_frames(table: RecordArray, count: int, stored_rows: int) -> str:
+def nonsense_in_frames(table: RecordArray, count: int, stored_rows: int, stored_slices: int) -> str:
     """Why the entries of `/frames` (FRAME) cannot be those of a finished file, or "".
 
     `count` of them are committed. A writer that finishes a file cuts off what it did not commit, so nothing may
@@ -55,4 +56,4 @@ def nonsense_in_frames(table: RecordArray, count: int, stored_rows: int) -> str:
     if wrong.size:
         at = int(wrong[0]) + 1
         return f"frame {table['frame'][at]} is stored after frame {table['frame'][at - 1]}"
-    return ""
+    return unfit_slices(table[:count], stored_slices)

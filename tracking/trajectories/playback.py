@@ -36,7 +36,7 @@ def play(file: TrajectoryFile) -> Iterator[Tracks]:
         rows = file.rows(first, last)
         entries = file.more(first, last)
         more = as_columns(entries, len(rows), first) | what_was_sent(entries, len(rows), first)
-        for frame in piece:
+        for frame, volume in zip(piece, file.volumes(piece), strict=True):
             begin = int(frame["first_row"]) - first
             end = begin + int(frame["rows"])
             own = rows[begin:end]
@@ -55,6 +55,7 @@ def play(file: TrajectoryFile) -> Iterator[Tracks]:
                 pixel_size_um=pixel_size_um,
                 age_ms=float(frame["age_ms"]),
                 decisions=decisions_of(frame),
+                volume=volume,
             )
             number = own["track"].astype(np.int64)
             if len(number) and number.max() >= len(born):

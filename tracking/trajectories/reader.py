@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from stream.errors import LivePTVError, SourceError
+from stream.volume_info import VolumeInfo
 from tracking.trajectories.columns import Trajectories, collect
 from tracking.trajectories.commit_mark import committed_frames
 from tracking.trajectories.hdf5_superblock import OPEN_FOR_SWMR
@@ -30,11 +31,13 @@ from tracking.trajectories.schema import (
     MORE,
     MORE_ROWS,
     ROWS,
+    SLICES,
     RecordArray,
     decode_events,
     with_all_columns,
 )
 from tracking.trajectories.selection import Selection
+from tracking.trajectories.slices import SliceRows, keep_slices
 from tracking.trajectories.soundness import (
     UNREADABLE,
     check_schema,
@@ -88,13 +91,15 @@ class TrajectoryFile:
         read_attributes(self._file)
         self._row_set, self._frame_set, self._event_set = (self._file[n] for n in (ROWS, FRAMES, EVENTS))
         self._more = MoreRows(self._file.get(MORE_ROWS))
+        self._slices = SliceRows(self._file.get(SLICES))
 
     def _check_frames(self) -> None:
         """Raise `SourceError` if a finished file has a torn end, which is damage there."""
         if self._file.swmr_mode or not self.finished:
             return
         with self._readable():
-            nonsense = nonsense_in_frames(self._frame_set[:], len(self.frames), self._row_set.shape[0])
+            table = with_all_columns(self._frame_set[:])
+            nonsense = nonsense_in_frames(table, len(self.frames), self._row_set.shape[0], self._slices.count)
         if nonsense:
             raise self._damaged(nonsense)
 
@@ -105,6 +110,7 @@ class TrajectoryFile:
             self._frame_set.refresh()
             new = with_all_columns(self._frame_set[known:])
             self._more.refresh()
+            self._slices.refresh()
             if len(new) == 0:
                 return 0
             self._row_set.refresh()
@@ -141,6 +147,19 @@ class TrajectoryFile:
     def keeps_detections(self) -> bool:
         """Whether the rows hold what the tracker was given, bit for bit; files of earlier versions do not."""
         return MORE_ROWS in self._file and self._file[MORE_ROWS].dtype == MORE
+
+    @property
+    def keeps_slices(self) -> bool:
+        """Whether it says of each volume how it was taken; files of earlier versions do not."""
+        return keep_slices(self.frames)
+
+    def volumes(self, frames: RecordArray) -> Iterator[VolumeInfo | None]:
+        """How each of these committed `frames` was taken, slice by slice: None for images, and where not known.
+
+        Raises `SourceError` if that cannot be read.
+        """
+        with self._readable():
+            yield from self._slices.volumes(frames)
 
     def events(self) -> list[dict[str, Any]]:
         """The events of the run in order, each with `wall_s`, `kind`, `text` and further fields."""

@@ -2,6 +2,7 @@
 
     /tracks/rows   one row for each track and frame                     (compound, ROW)
     /tracks/more   what more is known of some of the rows               (compound, MORE)
+    /slices        slices of volumes: height, time, whether missing     (compound, SLICE)
     /frames        one row for each frame, written after its rows       (compound, FRAME)
     /events        what happened, one JSON object a line                (UTF-8 bytes)
 
@@ -32,11 +33,13 @@ from tracking.trajectories.attribute_types import (
 )
 
 SCHEMA = "liveptv-trajectories"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2 since there are volumes (`/slices`); a program that knows only 1 then says that it is to be updated."""
 LIBVER = ("v110", "v110")
 
 ROWS = "tracks/rows"
 MORE_ROWS = "tracks/more"
+SLICES = "slices"
 FRAMES = "frames"
 EVENTS = "events"
 
@@ -45,8 +48,9 @@ PIXEL_SIZE = "pixel_size"
 
 ROW_CHUNK = 4096
 FRAME_CHUNK = 1024
+SLICE_CHUNK = 1024
 EVENT_CHUNK = 8192
-"""Rows, frames and bytes in a chunk while the file is written: 330 kB, 110 kB and 8 kB. A dataset takes whole
+"""Rows, frames, slices and bytes in a chunk while the file is written: 330, 130, 17 and 8 kB. A dataset takes whole
 chunks of the disk, and HDF5 writes the last one again with each commit; much smaller ones make the index of chunks
 large. Compression chooses its own (`compression.PACKED_CHUNK`)."""
 
@@ -162,6 +166,13 @@ FRAME_COLUMNS = (
     ColumnSpec("learnt_from", "<i8", "1", "last frame whose fits were known to this one; -1 none"),
     ColumnSpec("slices", "<u2", "1", "slices of the volume that have an image; 0: the frame is one image"),
     ColumnSpec("upwards", "|u1", "1", "1 where the focus rose while the volume was taken"),
+    ColumnSpec("first_slice", "<u8", "1", "where the slices of the volume begin in /slices"),
+    ColumnSpec("slice_rows", "<u2", "1", "how many rows it has there, missing slices included; 0: none"),
+)
+SLICE_COLUMNS = (
+    ColumnSpec("z_um", "<f8", "um", "height above the first slice of the volume"),
+    ColumnSpec("time_s", "<f8", "s", "time of the slice, minus time_s of the frame; NaN where not known"),
+    ColumnSpec("missing", "|u1", "1", "1 where the slice has no image"),
 )
 NO_DECISIONS = 255
 """In the column `fit`: what the detector decided about the frame is not known."""
@@ -251,14 +262,19 @@ MORE_BEFORE_VOLUMES = _dtype(MORE_COLUMNS[:12])
 MORE_BEFORE_RELINKING = _dtype(MORE_COLUMNS[:13])
 """Of files that were written before links were decided anew."""
 MORE_TYPES = (MORE, MORE_BEFORE_RELINKING, MORE_BEFORE_VOLUMES, MORE_BEFORE_DETECTED)
+SLICE = _dtype(SLICE_COLUMNS)
 FRAME = _dtype(FRAME_COLUMNS)
+FRAME_BEFORE_SLICES = _dtype(FRAME_COLUMNS[:20])
+"""Of files that were written before they kept the slices of volumes."""
 FRAME_BEFORE_VOLUMES = _dtype(FRAME_COLUMNS[:18])
 """Of files that were written before there were volumes."""
 FRAME_BEFORE_DECISIONS = _dtype(FRAME_COLUMNS[:11])
 """Of files that were written before the detector's decisions were kept."""
 FRAME_BEFORE_AGES = _dtype(FRAME_COLUMNS[:10])
 """Of files that were written before results had an age."""
-FRAME_TYPES = (FRAME, FRAME_BEFORE_VOLUMES, FRAME_BEFORE_DECISIONS, FRAME_BEFORE_AGES)
+FRAME_TYPES = (
+    FRAME, FRAME_BEFORE_SLICES, FRAME_BEFORE_VOLUMES, FRAME_BEFORE_DECISIONS, FRAME_BEFORE_AGES,
+)  # fmt: skip
 
 
 def with_all_columns(frames: RecordArray) -> RecordArray:

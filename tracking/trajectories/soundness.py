@@ -29,6 +29,8 @@ from tracking.trajectories.schema import (
     ROWS,
     SCHEMA,
     SCHEMA_VERSION,
+    SLICE,
+    SLICES,
     decode_attribute,
     decode_events,
 )
@@ -75,10 +77,12 @@ def check_schema(file: h5py.File, path: Path) -> None:
     frames = dataset(file, FRAMES, kinds=RECORDS, ndim=1)
     dataset(file, EVENTS, kinds="u", ndim=1)
     more = dataset(file, MORE_ROWS, kinds=RECORDS, ndim=1, most_bytes=None) if MORE_ROWS in file else None
+    slices = dataset(file, SLICES, kinds=RECORDS, ndim=1, most_bytes=None) if SLICES in file else None
     if (
         rows.dtype != ROW
         or frames.dtype not in FRAME_TYPES
         or (more is not None and more.dtype not in MORE_TYPES)
+        or (slices is not None and slices.dtype != SLICE)
     ):
         raise SourceError(f"{path} does not have the columns of schema version {version}")
 
@@ -131,7 +135,7 @@ def check_rest(file: h5py.File) -> None:
     Raises one of `UNREADABLE` if something cannot be read. The values of attributes are checked by `check_whole`.
     """
     read_attributes(file)
-    for name in (ROWS, MORE_ROWS, FRAMES):
+    for name in (ROWS, MORE_ROWS, SLICES, FRAMES):
         if name in file:
             dict(file[name].attrs)
     decode_events(bytes(file[EVENTS][:]))

@@ -1,8 +1,8 @@
 """Writes a trajectory file that can be read while it grows and that survives the death of its writer.
 
-Order of a commit: room on the disk, rows, what more is known of them, events, and last the entries of the frames,
-which are the commit mark (`commit_mark`). Once `commit` has returned, the death of this process cannot cost the
-frames; a power cut can.
+Order of a commit: room on the disk, rows, what more is known of them, slices of volumes, events, and last the
+entries of the frames, which are the commit mark (`commit_mark`). Once `commit` has returned, the death of this
+process cannot cost the frames; a power cut can.
 """
 
 from __future__ import annotations
@@ -29,11 +29,7 @@ from tracking.trajectories.relinking import AsLinked
 from tracking.trajectories.replacement import Replacement
 from tracking.trajectories.schema import (
     AXES,
-    EVENTS,
-    FRAMES,
-    MORE_ROWS,
     PIXEL_SIZE,
-    ROWS,
     SCHEMA,
     SCHEMA_VERSION,
     file_statistics,
@@ -194,10 +190,10 @@ class TrajectoryWriter:
     def _append(self) -> None:
         if self._file is None:
             self._file = self._replacement.begin(lambda path: self._create(path, {}))
-        rows, more, events, frames = self._pending.arrays(self._file.rows, self._commits + 1)
         start = self._file.rows
-        self._file.append(rows, more, events, frames)
-        self._census.add(self._linked.take(rows, more, start))
+        commit = self._pending.arrays(start, self._commits + 1, self._file.places)
+        self._file.append(commit)
+        self._census.add(self._linked.take(commit.rows, commit.more, start))
         self._commits += 1
         self._replacement.complete()
 
@@ -254,8 +250,7 @@ class TrajectoryWriter:
                 return True
             before, self._copying = self._file, None
             self._file = GrowingFile(self.path, None)
-            self._file.rows, self._file.more = before.rows, before.more
-            self._file.frames, self._file.event_bytes = before.frames, before.event_bytes
+            self._file.continue_from(before)
         except (OSError, RuntimeError) as error:
             self._broken = True
             if self._copying is not None:
@@ -314,12 +309,7 @@ class TrajectoryWriter:
                 table = self._file.table_of_frames()
                 self._census.add(self._linked.rest())
                 statistics = self._census.statistics() | file_statistics(table)
-                sizes = {
-                    ROWS: self._file.rows,
-                    MORE_ROWS: self._file.more,
-                    FRAMES: self._file.frames,
-                    EVENTS: self._file.event_bytes,
-                }
+                sizes = self._file.sizes()
                 self._file.close()
                 add_attributes(
                     self.path, {**attributes, "statistics": statistics, "end_reason": end_reason}, sizes

@@ -19,9 +19,11 @@ from engines.settings import DetectorSettings
 from engines.volumes.detector import VolumeDetector, Voxel
 from engines.volumes.psf import VolumePsf
 from liveptv.cli.live import _facts
+from liveptv.comparing.comparison import compare
 from liveptv.config import build_experiment
 from liveptv.reports.look import paper
 from liveptv.reports.volume_figure import volume_figure
+from liveptv.workflows.retrack import retrack, settings_for
 from stream.messages import Detections, TrackFlag
 from tracking.trajectories.file import TrajectoryFile, read_trajectories
 from tracking.trajectories.snapshot import read_snapshot
@@ -123,6 +125,19 @@ def test_a_replay_of_the_recorded_volumes_gives_the_same_rows(made, tmp_path):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name), err_msg=name)
     assert after.attributes["volume"] == before.attributes["volume"]
     assert after.frames["slices"].tolist() == before.frames["slices"].tolist()
+
+
+def test_the_tracks_of_a_run_with_volumes_can_be_made_again_without_the_images(made, tmp_path):
+    folder, _ = made
+    first, second = folder / "tracks.h5", tmp_path / "again.h5"
+    chosen, said = settings_for(first, [f"run.output={second.as_posix()}"]), []
+    retrack(first, chosen, caution=said.append)
+    assert compare(first, second)["identical_rows"]
+    assert not said
+    with TrajectoryFile(second) as file:
+        volumes = list(file.volumes(file.frames))
+    assert {number: v.missing for number, v in enumerate(volumes) if v.missing} == MISSING
+    assert all(volume.time_s for volume in volumes)
 
 
 def test_settings_that_were_written_down_find_the_same_doubtful_particles():
