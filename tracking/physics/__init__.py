@@ -1,0 +1,1 @@
+"""From trajectories to physics: flow, diffusion, viscosity, with errors."""
