@@ -16,6 +16,7 @@ from liveptv.cli import (
     calibration,
     comparison,
     control,
+    diffusion,
     engine,
     evaluation,
     files,
@@ -60,6 +61,7 @@ batch.register(app)
 evaluation.register(app)
 files.register(app)
 comparison.register(app)
+diffusion.register(app)
 bench.register(app)
 control.register(app)
 engine.register(app)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tracking.physics.diffusion.segments import KEPT_VARIANCE, Segments
+from tracking.physics.diffusion.segments import Segments
 from tracking.physics.diffusion.theory import scatter_of_sums
 
 FloatArray = npt.NDArray[np.float64]
@@ -85,16 +85,16 @@ class Estimates:
         return error
 
 
-def moments(segments: Segments, *, drift: bool = True, kept_variance: float = KEPT_VARIANCE) -> Moments:
-    """The sums of each segment; `drift`: whether its velocity is removed.
-
-    `kept_variance` is the part of the variance that is left after outliers have been cut off (1: none were).
-    """
+def moments(segments: Segments, *, drift: bool = True) -> Moments:
+    """The sums of each segment, corrected for the cut of wrong links; `drift`: whether its velocity is removed."""
     d, u, steps = segments.moved_um, segments.over_s, segments.steps
     if drift:
         velocity = d.sum(axis=2) / np.maximum(u.sum(axis=1), 1e-300)
         d = d - velocity[..., None] * u
-    found = np.stack([(d * d).sum(axis=2), (d[..., 1:] * d[..., :-1]).sum(axis=2)], axis=1) / kept_variance
+    found = (
+        np.stack([(d * d).sum(axis=2), (d[..., 1:] * d[..., :-1]).sum(axis=2)], axis=1)
+        / segments.kept[:, None, None]
+    )
     last = np.maximum(steps - 1, 0)
     rows = np.arange(steps.size)
     ends = np.where(steps > 1, u[rows, np.minimum(1, u.shape[1] - 1)] + u[rows, np.maximum(last - 1, 0)], 0.0)
@@ -137,7 +137,8 @@ def expected_moments(
             np.stack([2.0 * products_s2 / t, inner_s / t - 2.0 * products_s2 / t**2]),
         ]
     )
-    return one - removed
+    left: FloatArray = one - removed
+    return left
 
 
 def solve(
@@ -162,8 +163,8 @@ def solve(
         sums, which = sums.of(used), which[used]
         factor = None if factor is None else factor[:, used]
     steps = np.bincount(which, sums.steps, groups).astype(np.int64)
-    pair = np.unique(np.stack([which, sums.track]), axis=1, return_inverse=True)
-    owner, cluster = pair[0][0].astype(np.int64), pair[1].reshape(-1)
+    pairs, place = np.unique(np.stack([which, sums.track]), axis=1, return_inverse=True)
+    owner, cluster = pairs[0].astype(np.int64), place.reshape(-1).astype(np.int64)
     tracks = np.bincount(owner, minlength=groups)
     value = np.full((axes, groups, 2), np.nan)
     covariance = np.full((axes, groups, 2, 2), np.nan)
@@ -176,7 +177,8 @@ def solve(
             expected[:, 0] *= factor[axis]
         value[axis], inverse = _solved(found, expected, which, groups)
         misfit = found - np.einsum("ijk,kj->ik", expected, np.nan_to_num(value[axis])[which])
-        score = np.stack([np.bincount(cluster, row, owner.size) for row in misfit])
+        of_track = [np.bincount(cluster, row, owner.size) for row in misfit]
+        score = np.array(of_track, np.float64)
         products = _summed(score[:, None] * score[None], owner, groups)
         products *= (tracks / np.maximum(tracks - 1, 1))[:, None, None]
         if few.any():

@@ -19,7 +19,7 @@ from stream.errors import ConfigurationError
 from tracking.physics.diffusion.covariance import Estimates, Moments, localisation_um, moments, solve
 from tracking.physics.diffusion.likelihood import likeliest
 from tracking.physics.diffusion.populations import Populations, populations
-from tracking.physics.diffusion.segments import KEPT_VARIANCE, LONGEST, Segments, cut_into_segments
+from tracking.physics.diffusion.segments import LONGEST, Segments, cut_into_segments
 from tracking.physics.diffusion.shear import (
     NOT_TO_BE_USED,
     WORTH_CORRECTING,
@@ -103,6 +103,7 @@ class DiffusionResult:
             "axes": [
                 {name: plain(getattr(axis, name)) for name in AxisDiffusion.__slots__} for axis in self.axes
             ],
+            "spread": 0.0 if self.populations is None else self.populations.spread,
             "kinds": [
                 {
                     "um2_s": plain(kind.um2_s),
@@ -162,9 +163,8 @@ def diffusion_of(
     segments = cut_into_segments(track, time_s, position_um, sigma_um, without_outliers=without_outliers)
     if len(segments.moved_um) > len(AXES):
         raise ConfigurationError(f"positions have {len(segments.moved_um)} axes; give one to three")
-    kept = KEPT_VARIANCE if without_outliers else 1.0
     known = None if localisation is None else np.full(len(segments.moved_um), localisation)
-    sums = moments(segments, drift=drift, kept_variance=kept)
+    sums = moments(segments, drift=drift)
     first = solve(sums, exposure_s=exposure_s, localisation_um=known)
     errors = _localisation(first, exposure_s)
     shear = np.zeros(len(errors))
@@ -177,7 +177,7 @@ def diffusion_of(
         if chosen.any():
             noise = noise_of_shear(segments, flow, errors)
             segments = without_shear(segments, flow, chosen)
-            sums = corrected(moments(segments, drift=True, kept_variance=kept), noise, chosen)
+            sums = corrected(moments(segments, drift=True), noise, chosen)
             first = solve(sums, exposure_s=exposure_s, localisation_um=known)
             errors = _localisation(first, exposure_s)
             added = noise.sum(axis=2) @ np.array([0.5, 1.0]) / max(segments.over_s.sum(), 1e-300)

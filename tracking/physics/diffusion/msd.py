@@ -102,7 +102,7 @@ def mean_squared_displacements(
         raise ConfigurationError("no track has two frames that are one lag apart; give longer tracks")
     sums, count, pairs = sums[:, given], count[given], pairs[given]
     lag_of = np.flatnonzero(given) + 1
-    msd = sums.sum(axis=2) / pairs
+    msd: FloatArray = sums.sum(axis=2) / pairs
     tracks = int((count.sum(axis=0) > 0).sum())
     if tracks >= FEW_TRACKS:
         off = (sums - msd[..., None] * count) / pairs[:, None]
@@ -110,7 +110,7 @@ def mean_squared_displacements(
     else:
         frames = [number[which == t] for t in range(names.size)]
         covariance = np.stack([_brownian(row, lag_of, frames, pairs) for row in msd])
-    return MeanSquaredDisplacements(lag_of * interval_s, msd, covariance, pairs, tracks)
+    return MeanSquaredDisplacements(lag_of * np.float64(interval_s), msd, covariance, pairs, tracks)
 
 
 def _mean_velocity(which: IntArray, number: IntArray, where: FloatArray) -> FloatArray:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import minimize
 
 from tracking.physics.diffusion.likelihood import log_likelihood
 from tracking.physics.diffusion.segments import Segments
@@ -29,6 +30,8 @@ MOST_TRACKS = 2000  # judged, evenly chosen: D of a kind is then known to a perc
 STUCK_SHARE = 0.01
 """D over that of the fastest kind below which a kind counts as at rest: particles on a wall, dirt on the camera."""
 FEWEST_TRACKS = 5
+LARGEST_WIDTH = 3.0  # of ln D, beyond which a spread is not told more exactly
+LONG_ENOUGH = 20  # displacements of a track that says how they are distributed
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +49,16 @@ class Kind:
 class Populations:
     """The kinds from slow to fast; `track` and `kind` (T,): the more likely kind of each track that was judged.
 
-    `criterion` is by how much the information criterion is better than with one kind (0 with one).
+    `criterion` is by how much the information criterion is better than with one kind (0 with one). `spread` is the
+    relative standard deviation of D among the tracks where it varies but not in kinds (Bayesian comparison with a
+    log-normal distribution); 0 where tracks of a kind diffuse alike.
     """
 
     kinds: tuple[Kind, ...]
     track: IntArray
     kind: IntArray
     criterion: float
+    spread: float
 
 
 def populations(
@@ -81,12 +87,19 @@ def populations(
             s = sigma2 - d * exposure_s / 3.0
             each = log_likelihood(used.moved_um[axis], used.over_s, used.steps, float(d), s, drift=drift)
             table[:, at] += np.bincount(track, each, names.size)
+    table *= _information(used, track, chosen)
     fits = [_mixture(table, kinds) for kinds in range(1, MOST_KINDS + 1)]
     cost = [(2 * m - 1) * math.log(names.size) - 2.0 * fit[2] for m, fit in enumerate(fits, start=1)]
     best = 0
     for more in range(1, MOST_KINDS):
         if cost[best] - cost[more] > CERTAIN:
             best = more
+    spread, total = _spread(table, grid)
+    spread_cost = 2 * math.log(names.size) - 2.0 * total
+    if best and cost[best] > spread_cost - CERTAIN:
+        best = 0
+    if cost[0] - spread_cost <= CERTAIN or best:
+        spread = 0.0
     places, shares, _ = fits[best]
     belongs = _responsibilities(table, places, shares)
     fastest = grid[places[-1]]
@@ -94,7 +107,45 @@ def populations(
         _kind(table, grid, place, float(share), belongs[:, m], float(fastest))
         for m, (place, share) in enumerate(zip(places, shares, strict=True))
     )
-    return Populations(kinds, names, belongs.argmax(axis=1).astype(np.int64), cost[0] - cost[best])
+    return Populations(kinds, names, belongs.argmax(axis=1).astype(np.int64), cost[0] - cost[best], spread)
+
+
+def _spread(table: FloatArray, grid: FloatArray) -> tuple[float, float]:
+    """Relative spread of D if it is log-normal among the tracks, and the log-likelihood of that."""
+    ln = np.log(grid[1:])
+    own = np.log(grid[table.argmax(axis=1)])
+
+    def cost(free: FloatArray) -> float:
+        width = math.exp(free[1])
+        weight = -0.5 * ((ln - free[0]) / width) ** 2
+        weight -= weight.max() + math.log(float(np.exp(weight - weight.max()).sum()))
+        inside = table[:, 1:] + weight
+        most = inside.max(axis=1)
+        return -float((most + np.log(np.exp(inside - most[:, None]).sum(axis=1))).sum())
+
+    start = np.array([float(np.median(own)), math.log(0.3)])
+    best = minimize(cost, start, method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-2})
+    width = math.exp(float(best.x[1]))
+    return math.sqrt(math.expm1(min(width, LARGEST_WIDTH) ** 2)), -float(best.fun)
+
+
+def _information(segments: Segments, track: IntArray, chosen: npt.NDArray[np.bool_]) -> float:
+    """What the displacements say of a track's D over what normal ones would: 2 / (kurtosis - 1), at most 1.
+
+    From the displacements over their own track's mean square, so that several kinds of tracks do not count.
+    """
+    d = segments.moved_um[chosen]
+    total = segments.over_s.sum(axis=1)
+    d = d - (d.sum(axis=2) / total)[..., None] * segments.over_s
+    size = np.bincount(track, segments.steps)
+    square = np.stack([np.bincount(track, row) for row in (d**2).sum(axis=2)])
+    fourth = np.stack([np.bincount(track, row) for row in (d**4).sum(axis=2)])
+    long_enough = (size >= LONG_ENOUGH) & (square > 0).all(axis=0)
+    if not long_enough.any():
+        return 1.0
+    size, square, fourth = size[long_enough], square[:, long_enough], fourth[:, long_enough]
+    kurtosis = float(((size + 2.0) * size * fourth / square**2).sum() / (size.sum() * len(d)))
+    return min(1.0, 2.0 / max(kurtosis - 1.0, 1e-3))
 
 
 def _mixture(table: FloatArray, kinds: int) -> tuple[list[int], FloatArray, float]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import erfc, gammainc, gammainccinv, gammaincinv
 
 from stream.errors import ConfigurationError
 from tracking.analysis.velocity import grouped_median
@@ -24,16 +25,21 @@ LONGEST = 16
 with whole trajectories; in a sheared flow the velocity changes along a segment, and what that adds to D grows with
 it."""
 OUTLIER = 4.0
-"""Standard deviations from which a displacement is taken for a wrong link and cuts the trajectory. Of right ones 6
-in 100,000 are beyond, which takes 0.1 % of D and is corrected (`KEPT_VARIANCE`). With 3.5 some more wrong links are
-found, and the correction, which supposes normal displacements, is 0.6 %."""
-LEAST_NOISE = 0.02
-"""Bound of a stated variance over the mean one: a detector that states no error at all must not decide alone."""
-KEPT_VARIANCE = 0.998929
-"""Variance of a standard normal variable of which what is beyond `OUTLIER` has been cut off."""
+"""Standard deviations from which a normal displacement is taken for a wrong link and cuts the trajectory. Of right
+ones 6 in 100,000 are beyond, with 0.1 % of the variance, which is corrected (`Segments.kept`). With 3.5 some more
+wrong links are found, and 0.6 % is corrected."""
+SHAPES = np.linspace(0.6, 2.0, 57)
+"""Shapes of the generalised normal distribution exp(-|x|^shape) that displacements may have: 2 is normal, 1 that of
+Laplace. Those of particles of several kinds, or in a compressed video in which particles rest and jump, are peaked,
+and many right ones are beyond four standard deviations. The limit is where the same 6 in 100,000 are beyond."""
+MIDDLE, OUTER = 0.5, 0.9
+"""Quantiles of the displacements whose ratio says which shape: up to 5 % of wrong links hardly change them."""
+PEAKED = 1.06  # the ratio over that of normal displacements from which they are not taken for normal
 MEDIAN_OF_CHI_SQUARE = 0.4549
 """With one degree of freedom: the median of squares over it is their variance, whatever is in the tail."""
-FEWEST_TO_JUDGE = 8
+LEAST_NOISE = 0.02
+"""Bound of a stated variance over the mean one: a detector that states no error at all must not decide alone."""
+FEWEST_TO_JUDGE = 10
 """Displacements of a track from which they say how large they are; below, the other tracks do. Without any track
 that is so long, nothing is cut."""
 LOOSER = 3.0
@@ -49,7 +55,8 @@ class Segments:
     `track` (K,); `steps` (K,), how many displacements; `moved_um` (axes, K, L), displacements; `at_um` (axes, K,
     L), middles of the two positions; `over_s` (K, L), the time that each took; all 0 beyond `steps`. `place_um`
     (axes, K) is the mean of the middles. `noise` (axes, K) is the stated variance of the positions over its mean, 1
-    where none is stated. `cut` is the number of displacements that were taken for wrong links.
+    where none is stated. `kept` (axes,) is the part of the variance that is left after wrong links were cut. `cut`
+    is the number of displacements that were taken for wrong links.
     """
 
     track: IntArray
@@ -59,6 +66,7 @@ class Segments:
     over_s: FloatArray
     place_um: FloatArray
     noise: FloatArray
+    kept: FloatArray
     cut: int
 
     def of(self, chosen: BoolArray) -> Segments:
@@ -71,6 +79,7 @@ class Segments:
             self.over_s[chosen],
             self.place_um[:, chosen],
             self.noise[:, chosen],
+            self.kept,
             self.cut,
         )
 
@@ -104,9 +113,9 @@ def cut_into_segments(
         raise ConfigurationError(
             f"track {name[at]} has two positions at {when[at]:g} s; give each position a time of its own"
         )
-    wrong = np.zeros(same.size, np.bool_)
-    if without_outliers:
-        wrong[same] = _outlying(name[1:][same], step[:, same], over[same])
+    wrong, kept = np.zeros(same.size, np.bool_), np.ones(len(where))
+    if without_outliers and same.any():
+        wrong[same], kept = _outlying(name[1:][same], step[:, same], over[same])
     index = np.flatnonzero(same & ~wrong)
     segment, place = _numbered(index, longest)
     count = int(segment[-1]) + 1 if segment.size else 0
@@ -126,6 +135,7 @@ def cut_into_segments(
         lasted,
         middle.sum(axis=2) / np.maximum(steps, 1),
         noise,
+        kept,
         int(wrong.sum()),
     )
 
@@ -180,22 +190,35 @@ def _numbered(index: IntArray, longest: int) -> tuple[IntArray, IntArray]:
     return segment, np.arange(index.size) - first
 
 
-def _outlying(name: IntArray, step: FloatArray, over: FloatArray) -> BoolArray:
-    """Displacements (axes, N) over times (N,) far beyond those of all tracks and of their own, in any axis."""
-    far = np.zeros(name.size, np.bool_)
-    if name.size == 0:
-        return far
+def _outlying(name: IntArray, step: FloatArray, over: FloatArray) -> tuple[BoolArray, FloatArray]:
+    """Which displacements (axes, N) over times (N,) are far too long, in any axis, and the variance that is kept.
+
+    Too long for all tracks together and for the track itself: a few particles may be faster than most.
+    """
+    far, kept = np.zeros(name.size, np.bool_), np.ones(len(step))
     _, group, count = np.unique(name, return_inverse=True, return_counts=True)
+    enough = count >= FEWEST_TO_JUDGE
+    if not enough.any():
+        return far, kept
     longer = np.maximum(over / np.median(over), 1.0)
     velocity = grouped_median(step / over, group)[:, group]
     off = (step - velocity * over) ** 2 / longer
-    own = grouped_median(off, group) / MEDIAN_OF_CHI_SQUARE
-    enough = count >= FEWEST_TO_JUDGE
-    if not enough.any():
-        return far
-    own[:, ~enough] = 0.0
+    own = np.where(enough, grouped_median(off, group) / MEDIAN_OF_CHI_SQUARE, 0.0)
     looser = 1.0 + LOOSER / count
-    for squares, of_track in zip(off, own, strict=True):
-        typical = float(np.median(squares[enough[group]])) / MEDIAN_OF_CHI_SQUARE
-        far |= squares > (OUTLIER**2 * looser * np.maximum(typical, of_track))[group]
-    return far
+    for axis, squares in enumerate(off):
+        limit, kept[axis] = _limit(squares[enough[group]])
+        far |= squares > (looser * np.maximum(limit, OUTLIER**2 * own[axis]))[group]
+    return far, kept
+
+
+def _limit(squares: FloatArray) -> tuple[float, float]:
+    """Square of the displacement beyond which are 6 in 100,000 right ones, and what the others have of the
+    variance."""
+    middle, outer = (float(np.quantile(squares, share)) for share in (MIDDLE, OUTER))
+    quantiles = [gammaincinv(1.0 / SHAPES, share) ** (1.0 / SHAPES) for share in (MIDDLE, OUTER)]
+    expected = quantiles[1] / quantiles[0]
+    ratio = np.sqrt(outer / middle) if middle > 0 else np.inf
+    shape = 2.0 if ratio < PEAKED * expected[-1] else float(np.interp(-ratio, -expected, SHAPES))
+    scale = np.sqrt(outer) / float(gammaincinv(1.0 / shape, OUTER)) ** (1.0 / shape)
+    beyond = float(gammainccinv(1.0 / shape, erfc(OUTLIER / np.sqrt(2.0))))
+    return (scale * beyond ** (1.0 / shape)) ** 2, float(gammainc(3.0 / shape, beyond))
