@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-from tracking.physics.diffusion.likelihood import log_likelihood
+from tracking.physics.diffusion.likelihood import likeliest, log_likelihood
 from tracking.physics.diffusion.segments import Segments
 
 FloatArray = npt.NDArray[np.float64]
@@ -107,7 +107,37 @@ def populations(
         _kind(table, grid, place, float(share), belongs[:, m], float(fastest))
         for m, (place, share) in enumerate(zip(places, shares, strict=True))
     )
+    if best:
+        more_likely = belongs.argmax(axis=1)
+        kinds = tuple(
+            _by_itself(kind, used.of((more_likely == m)[track]), chosen, float(fastest), exposure_s, drift)
+            for m, kind in enumerate(kinds)
+        )
     return Populations(kinds, names, belongs.argmax(axis=1).astype(np.int64), cost[0] - cost[best], spread)
+
+
+def _by_itself(
+    kind: Kind,
+    segments: Segments,
+    chosen: npt.NDArray[np.bool_],
+    fastest: float,
+    exposure_s: float,
+    drift: bool,
+) -> Kind:
+    """A kind with its own localisation error, which that of all tracks need not be."""
+    if segments.steps.size == 0:
+        return kind
+    found = []
+    for axis in np.flatnonzero(chosen):
+        square = float((segments.moved_um[axis] ** 2).sum() / max(2 * int(segments.steps.sum()), 1))
+        found.append(likeliest(segments, int(axis), kind.um2_s, square, exposure_s=exposure_s, drift=drift))
+    d = np.array([one.um2_s for one in found])
+    error = np.array([one.standard_error_um2_s for one in found])
+    known = np.isfinite(error)
+    mean = float(np.nanmean(d)) if np.isfinite(d).any() else kind.um2_s
+    own = float(np.sqrt((error[known] ** 2).sum()) / known.sum()) if known.any() else math.nan
+    stuck = mean < STUCK_SHARE * fastest
+    return Kind(mean, own, kind.share, kind.standard_error_share, stuck=stuck)
 
 
 def _spread(table: FloatArray, grid: FloatArray) -> tuple[float, float]:
