@@ -70,9 +70,10 @@ def _of_tracks(axes: Axes, findings: DiffusionFindings) -> None:
     )
     among = findings.result.populations
     kinds = () if among is None else among.kinds
-    for number, kind in enumerate(kinds):
-        label = "kinds found" if number == 0 and len(kinds) > 1 else "all tracks" if number == 0 else None
-        axes.axvline(kind.um2_s, color=INK, lw=1, ls="--", label=label)
-    if kinds:
-        axes.legend(frameon=False, fontsize=8)
+    several = len(kinds) > 1
+    marked = [kind.um2_s for kind in kinds] if several else [findings.result.um2_s]
+    for number, value in enumerate(marked):
+        label = ("kinds found" if several else "all tracks") if number == 0 else None
+        axes.axvline(value, color=INK, lw=1, ls="--", label=label)
+    axes.legend(frameon=False, fontsize=8)
     axes.grid(visible=True, alpha=0.25)

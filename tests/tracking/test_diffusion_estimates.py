@@ -210,8 +210,9 @@ def test_kinds_are_told_only_where_there_are_some():
     among = diffusion_of(*together(brownian_tracks(11), slow, stuck)).populations
     assert [kind.stuck for kind in among.kinds] == [True, False, False]
     assert [kind.share for kind in among.kinds] == pytest.approx([30 / 190, 60 / 190, 100 / 190], abs=0.02)
-    assert among.kinds[1].um2_s == pytest.approx(0.1, rel=0.1)
-    assert among.kinds[2].um2_s == pytest.approx(0.4, rel=0.05)
+    for kind, d in zip(among.kinds[1:], (0.1, 0.4), strict=True):
+        assert kind.um2_s == pytest.approx(d, abs=4 * kind.standard_error_um2_s)
+        assert kind.standard_error_um2_s < 0.06 * d
     of_track = dict(zip(among.track.tolist(), among.kind.tolist(), strict=True))
     right = sum(of_track[name] == 2 - name // 1000 for name in of_track)
     assert right > 0.97 * len(of_track)
