@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from liveptv.api.comparing import compare
     from liveptv.api.converting import convert
     from liveptv.api.detecting import detect
+    from liveptv.api.diffusing import Diffusion, diffusion
     from liveptv.api.experiments import Run, experiment, run
     from liveptv.api.recordings import Recording, read_recording
     from liveptv.api.simulating import simulate
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SHIPPED_MODEL",
+    "Diffusion",
     "Experiment",
     "LivePTVError",
     "Recording",
@@ -38,6 +40,7 @@ __all__ = [
     "compare",
     "convert",
     "detect",
+    "diffusion",
     "experiment",
     "open_trajectories",
     "read_recording",
@@ -50,6 +53,7 @@ __all__ = [
 # Imported when they are first used: every worker process imports `liveptv`, and few need any of this.
 _PLACES = {
     "SHIPPED_MODEL": "liveptv.models",
+    "Diffusion": "liveptv.api.diffusing",
     "Experiment": "liveptv.config",
     "LivePTVError": "stream.errors",
     "Recording": "liveptv.api.recordings",
@@ -59,6 +63,7 @@ _PLACES = {
     "compare": "liveptv.api.comparing",
     "convert": "liveptv.api.converting",
     "detect": "liveptv.api.detecting",
+    "diffusion": "liveptv.api.diffusing",
     "experiment": "liveptv.api.experiments",
     "open_trajectories": "liveptv.api.trajectories",
     "read_recording": "liveptv.api.recordings",

@@ -16,6 +16,7 @@ from liveptv.cli import (
     calibration,
     comparison,
     control,
+    diffusion,
     engine,
     evaluation,
     files,
@@ -62,6 +63,7 @@ evaluation.register(app)
 files.register(app)
 comparison.register(app)
 flow.register(app)
+diffusion.register(app)
 bench.register(app)
 control.register(app)
 engine.register(app)

@@ -23,6 +23,7 @@ from stream.security import HOW_TO_MAKE_KEYS
 from stream.settings import Section
 from stream.sockets import LinkAddress
 from tracking.control.settings import ControllerSettings, ProtocolSettings
+from tracking.physics.diffusion.settings import DiffusionSettings
 from tracking.settings import TrackerSettings
 
 IN_SIMULATED_TIME = (
@@ -56,6 +57,9 @@ class Experiment(Section):
     )
     tracker: TrackerSettings = Field(
         default_factory=TrackerSettings, description="how detections are linked into tracks"
+    )
+    diffusion: DiffusionSettings = Field(
+        default_factory=DiffusionSettings, description="what is known of particles and liquid, for diffusion"
     )
     controller: ControllerSettings | None = Field(None, description="feedback control of the experiment")
     protocol: ProtocolSettings | None = Field(None, description="steps that the run goes through in order")

@@ -18,6 +18,7 @@ from liveptv.monitor.images import SmallImage
 from liveptv.monitor.latest_image import LatestImage, Shown
 from liveptv.monitor.recorded_events import KIND as EVENT
 from liveptv.monitor.recorded_events import RecordedEvents
+from liveptv.monitor.running_diffusion import RunningDiffusion
 from liveptv.monitor.running_profile import RunningProfile
 from liveptv.monitor.stage_statuses import FRESH_S, StageStatuses, plain
 from liveptv.monitor.two_sides import TwoSides
@@ -27,6 +28,7 @@ from liveptv.session.link_rules import SLOTS
 from liveptv.session.run_card import RunCard
 from liveptv.session.self_check import checks_of, in_words
 from stream.messages import Detections, Frame, Message, Status, TrackFlag, Tracks
+from tracking.physics.diffusion.settings import DiffusionSettings
 
 SERIES_PERIOD_S = 0.5
 SERIES_LENGTH = (
@@ -44,6 +46,7 @@ class RunView:
         self._images = LatestImage()
         self._stages = StageStatuses()
         self._profile = RunningProfile()
+        self._diffusion = RunningDiffusion()
         self._quality = DetectionQuality()
         self._sides = TwoSides()
         self._control = ControlState()
@@ -69,6 +72,7 @@ class RunView:
                     floor_um, depth_um = factor * float(channel["floor_um"]), float(channel["depth_um"])
                     edges = np.linspace(floor_um, floor_um + depth_um, BINS + 1)
                 self._profile = RunningProfile(factor, edges)
+                self._diffusion = RunningDiffusion(factor)
                 self._control = ControlState(card.configuration)
                 self._recorded = RecordedEvents(card.configuration)
             self.card = card
@@ -84,6 +88,7 @@ class RunView:
             elif isinstance(message, Tracks):
                 self._latest = message
                 self._profile.update(message)
+                self._diffusion.update(message)
                 self._sides.add(message)
             elif isinstance(message, Status):
                 self._stages.heard(message)
@@ -197,12 +202,26 @@ class RunView:
                 "recorded": self._recorded.facts(),
                 "series": list(self.series),
                 "profile": self._profile_facts(),
+                "diffusion": self._diffusion_facts(),
                 "detection": self._quality.facts(),
                 "checks": self._checks(),
                 "proposed": self._proposed,
                 "sides": self._sides_in_words(track),
                 "gaps": self.gaps,
             }
+
+    def _diffusion_facts(self) -> dict[str, Any]:
+        facts = dict(self._diffusion.facts())
+        known = DiffusionSettings.model_validate(self._configured("diffusion") or {})
+        third = None if facts["um2_s"] is None else known.third(facts["um2_s"], facts["error_um2_s"])
+        if third is not None:
+            facts["third"] = {
+                "name": third.quantity,
+                "value": plain(third.value),
+                "error": plain(third.standard_error),
+                "unit": third.unit,
+            }
+        return facts
 
     def _checks(self) -> list[dict[str, str]]:
         statuses = [self._stages.of(stage) for stage in ("detect", "track")]

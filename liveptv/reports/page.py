@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from liveptv.files import RunFiles
+from liveptv.reports.diffusion_figure import diffusion_figure
+from liveptv.reports.diffusion_results import DiffusionFindings, diffusion_findings
 from liveptv.reports.drawings import drawings
 from liveptv.reports.facts import facts, not_fitted_in_words, problems
 from liveptv.reports.flow_figures import errors_figure, field_figure, neighbours_figure
@@ -59,22 +61,29 @@ def write_report(files: RunFiles) -> Report:
     trajectories = read_trajectories(files.tracks)
     snapshot = read_snapshot(files.tracks) if finished else None
     profile = flow_profile(trajectories)
+    diffusion = diffusion_findings(trajectories)
     with paper():
-        figures = _figures(trajectories, profile, snapshot)
+        figures = _figures(trajectories, profile, snapshot, diffusion)
         fields = _fields(files, trajectories, profile, events)
+        fields["diffusion"] = [] if diffusion is None else diffusion.lines()
         with Claim(files.report, "report"):
             made = publish(files, "trajectories.html.j2", figures, **fields)
     return Report(files.report, made, profile, not_fitted_in_words(trajectories))
 
 
 def _figures(
-    trajectories: Trajectories, profile: FlowProfile, snapshot: Snapshot | None
+    trajectories: Trajectories,
+    profile: FlowProfile,
+    snapshot: Snapshot | None,
+    diffusion: DiffusionFindings | None,
 ) -> list[ReportFigure]:
-    drawn = {
+    drawn: dict[str, Figure | None] = {
         "frame": _frame_figure(snapshot, trajectories.attributes),
         "trajectories": trajectory_figure(trajectories, depth=profile.over == "height"),
         "profile": profile_figure(profile),
     }
+    if diffusion is not None:
+        drawn["diffusion"] = diffusion_figure(diffusion)
     section, errors = section_field(trajectories, profile), location_errors(trajectories)
     if section is not None:
         drawn["field"] = field_figure(section)
@@ -89,6 +98,8 @@ def _figures(
         "field": "Velocity along x over the cross-section of the channel; hatched: no data."
         + ("" if section is None else _agreement(section)),
         "errors": "" if errors is None else _errors_in_words(errors),
+        "diffusion": "Left: D in bins, with standard errors. Right: D of single tracks of ten displacements and "
+        "more; each of them is uncertain by itself.",
         "neighbours": "The same errors over the position of the nearest neighbour in the image; hatched: no data.",
     }
     return [

@@ -256,7 +256,7 @@ def diffusion_coefficient(
     square = np.zeros((GROUPS, lags))
     count = np.zeros((GROUPS, lags))
     for lag in range(1, lags + 1):
-        start, end = _pairs(which, time, lag)
+        start, end = pairs_apart(which, time, lag)
         moved = ((position[:, end] - position[:, start]) ** 2).sum(axis=0)
         square[:, lag - 1] = np.bincount(group[start], moved, GROUPS)
         count[:, lag - 1] = np.bincount(group[start], minlength=GROUPS)
@@ -272,7 +272,7 @@ def diffusion_coefficient(
     return Diffusion(slope / 4.0, error / 4.0, localisation, lag_s, msd, int(tracks.size))
 
 
-def _pairs(which: IntArray, time: IntArray, lag: int) -> tuple[IntArray, IntArray]:
+def pairs_apart(which: IntArray, time: IntArray, lag: int) -> tuple[IntArray, IntArray]:
     """Indices of rows of the same track that are `lag` frames apart; rows sorted by track, then time."""
     key = which * (int(time.max()) - int(time.min()) + lag + 2) + (time - time.min())
     at = np.searchsorted(key, key + lag)
@@ -283,7 +283,7 @@ def _pairs(which: IntArray, time: IntArray, lag: int) -> tuple[IntArray, IntArra
 
 def _drift(which: IntArray, time: IntArray, position: FloatArray) -> FloatArray:
     """Common drift (2, frames) since the first frame: summed mean displacements of all particles."""
-    start, end = _pairs(which, time, 1)
+    start, end = pairs_apart(which, time, 1)
     frames = int(time.max() - time.min()) + 1
     arrival = time[end] - time.min()
     number = np.maximum(np.bincount(arrival, minlength=frames), 1)

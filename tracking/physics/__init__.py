@@ -1,1 +1,1 @@
-"""From trajectories to the flow: velocity field, flow rate, wall shear and pressure gradient, with their errors."""
+"""From trajectories to physics: flow, diffusion, viscosity, with errors."""

@@ -112,6 +112,7 @@ function showSummary(now) {
   measured.velocity_um_s = now.series.length ? now.series[now.series.length - 1][7] : null;
   drawProfile(el("profile"), now.profile);
   text("profile-caption", now.profile.tracks ? `${now.profile.tracks} trajectories; bars: standard error${now.profile.theory ? "; dashed: laminar flow" : ""}` : "");
+  showDiffusion(now.diffusion);
   showDetection(now.detection);
   showChecks(now.checks);
   el("proposed").hidden = !now.proposed; text("proposed", now.proposed && `${now.proposed[0].toUpperCase()}${now.proposed.slice(1)}.`);
@@ -135,6 +136,21 @@ function showDetection({ depth, accepted, fitted, compiling, errors_um: errors, 
   const why = compiling ? "as the fit was still being compiled" : "as there is no time for more";
   const reduced = fitted == null || fitted > 0.97 ? "" : `Fit on ${percent(fitted)} of particles, ${why}. `;
   text("d-left", reduced + (reasons.length ? `Left out so far: ${reasons.join(", ")}.` : ""));
+}
+
+const withError = (value, error) => {
+  if (!(error > 0)) return value.toPrecision(3);
+  const digits = Math.min(Math.max(0, 1 - Math.floor(Math.log10(error))), 20);
+  return `${value.toFixed(digits)} ± ${error.toFixed(digits)}`;
+};
+
+function showDiffusion({ um2_s, error_um2_s, axes, third }) {
+  el("diffusion").hidden = um2_s === null;
+  if (um2_s === null) return;
+  const each = axes.filter((one) => one.um2_s !== null).map((one) => `${one.axis} ${withError(one.um2_s, one.error_um2_s)}`);
+  const units = { um: "µm", C: "°C" };
+  const more = third ? `; ${third.name} ${withError(third.value, third.error)} ${units[third.unit] ?? third.unit}` : "";
+  text("diffusion", `Diffusion in the plane: ${withError(um2_s, error_um2_s)} µm²/s (${each.join(", ")})${more}.`);
 }
 
 function showChecks(checks) {

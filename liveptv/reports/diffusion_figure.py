@@ -1,0 +1,79 @@
+"""The figure of diffusion: D over the height, and D of each track."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from liveptv.reports.diffusion_results import DiffusionFindings
+from liveptv.reports.look import INK, ONE, QUIET, TWO
+from tracking.physics.diffusion.maps import by_track
+from tracking.physics.diffusion.walls import between_walls
+
+LONG_ENOUGH = 10  # displacements of a track whose D is drawn; shorter ones show the estimator's own scatter
+OUTERMOST = 0.5  # % of the tracks at either end that are not drawn
+BINS = 60
+
+
+def diffusion_figure(findings: DiffusionFindings) -> Figure:
+    """D in bins with standard errors, what walls would make of it where they are known, and D of single tracks."""
+    figure = Figure(figsize=(10.4, 4.2), dpi=130, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _over_place(left, findings)
+    _of_tracks(right, findings)
+    return figure
+
+
+def _over_place(axes: Axes, findings: DiffusionFindings) -> None:
+    bins, result = findings.map, findings.result
+    place = bins.place_um[len(result.axes) - 1]
+    axes.errorbar(
+        place, bins.in_plane_um2_s, bins.in_plane_standard_error_um2_s, fmt="o", color=ONE, capsize=2, label="x, y"
+    )  # fmt: skip
+    if len(result.axes) > 2:
+        axes.errorbar(
+            place, bins.um2_s[2], bins.standard_error_um2_s[2], fmt="s", mfc="none", color=TWO, capsize=2, label="z"
+        )  # fmt: skip
+    if findings.far is not None and findings.walls_um is not None:
+        radius = (findings.settings.particle_diameter_um or 0.0) / 2.0
+        floor, ceiling = findings.walls_um
+        height = np.linspace(floor + 1.05 * radius, ceiling - 1.05 * radius, 200)
+        along, towards = between_walls(height, radius, floor, ceiling)
+        axes.plot(
+            height, findings.far.um2_s * along, color=ONE, ls="--", lw=1, label="x, y near walls (Faxén)"
+        )
+        axes.plot(
+            height, findings.far.um2_s * towards, color=TWO, ls=":", lw=1, label="z near walls (Brenner)"
+        )
+    else:
+        axes.axhline(result.um2_s, color=INK, lw=1, ls="--", label="all tracks")
+    known = bins.in_plane_um2_s[np.isfinite(bins.in_plane_um2_s)]
+    if known.size:
+        axes.set_ylim(min(0.0, 1.2 * float(known.min())), 1.6 * max(float(known.max()), result.um2_s))
+    name = "height in the channel" if findings.over == "height" else findings.over
+    axes.set(xlabel=f"{name} (µm)", ylabel="D (µm²/s)")
+    axes.legend(frameon=False, fontsize=8)
+    axes.grid(visible=True, alpha=0.25)
+
+
+def _of_tracks(axes: Axes, findings: DiffusionFindings) -> None:
+    tracks = by_track(findings.result)
+    d = tracks.mean_um2_s[tracks.displacements >= LONG_ENOUGH]
+    axes.set(xlabel="D of a track (µm²/s)", ylabel="tracks")
+    if d.size == 0:
+        axes.text(0.5, 0.5, "no track is long enough", transform=axes.transAxes, ha="center", color=QUIET)
+        return
+    low, high = np.percentile(d, (OUTERMOST, 100 - OUTERMOST))
+    axes.hist(
+        d, bins=min(BINS, max(8, d.size // 10)), range=(low, max(high, low + 1e-9)), color=ONE, alpha=0.7
+    )
+    among = findings.result.populations
+    kinds = () if among is None else among.kinds
+    several = len(kinds) > 1
+    marked = [kind.um2_s for kind in kinds] if several else [findings.result.um2_s]
+    for number, value in enumerate(marked):
+        label = ("kinds found" if several else "all tracks") if number == 0 else None
+        axes.axvline(value, color=INK, lw=1, ls="--", label=label)
+    axes.legend(frameon=False, fontsize=8)
+    axes.grid(visible=True, alpha=0.25)

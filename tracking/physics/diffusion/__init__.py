@@ -1,0 +1,1 @@
+"""Diffusion coefficients, viscosity and mean squared displacements from trajectories, with standard errors."""

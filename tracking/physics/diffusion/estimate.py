@@ -1,0 +1,261 @@
+"""D of each axis and its standard error from all tracks, by the estimator that suits the data.
+
+Covariance-based where sqrt(D dt) is larger than the localisation error (signal-to-noise ratio above 1), maximum
+likelihood below (Vestergaard et al. 2014, section VI; Michalet & Berglund 2012). A known localisation error makes
+the covariance-based one sufficient.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import chi2
+
+from stream.errors import ConfigurationError
+from tracking.physics.diffusion.covariance import Estimates, Moments, localisation_um, moments, solve
+from tracking.physics.diffusion.likelihood import likeliest
+from tracking.physics.diffusion.populations import Populations, populations
+from tracking.physics.diffusion.segments import LONGEST, Segments, cut_into_segments
+from tracking.physics.diffusion.shear import (
+    NOT_TO_BE_USED,
+    WORTH_CORRECTING,
+    corrected,
+    excess_um2_s,
+    noise_of_shear,
+    shear_of,
+    without_shear,
+)
+from tracking.physics.diffusion.theory import published_variance
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+AXES = "xyz"
+LIKELIHOOD_BELOW = 1.0  # signal-to-noise ratio
+LONGEST_OF_ALL = 256
+"""Displacements in a segment for the likelihood at most: 32 / SNR^2 of them are needed to tell steps from errors;
+with more, slow changes of the flow begin to count."""
+NEEDED = 32.0
+
+
+@dataclass(frozen=True, slots=True)
+class AxisDiffusion:
+    """D of one axis, um^2/s, with its standard error, and the localisation error, um.
+
+    `snr` is sqrt(D dt) over the localisation error (inf without one), `method` is "covariance" or "likelihood".
+    `shear_um2_s` is what the sheared flow had added to D and was subtracted. `used`: whether the axis counts for
+    the mean D.
+    """
+
+    axis: str
+    um2_s: float
+    standard_error_um2_s: float
+    localisation_um: float
+    snr: float
+    method: str
+    shear_um2_s: float
+    used: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DiffusionResult:
+    """D of all tracks: `um2_s` and its standard error, the mean of the `axes` that are used.
+
+    `anisotropy_p`: probability of axes that differ as much or more if D is the same along all (NaN with one axis).
+    `displacements` of `tracks` were used, `cut` were taken for wrong links. `interval_s` is the mean time of a
+    displacement. `segments` and `sums` are what `depth_map` and `by_track` need.
+    """
+
+    um2_s: float
+    standard_error_um2_s: float
+    axes: tuple[AxisDiffusion, ...]
+    anisotropy_p: float
+    tracks: int
+    displacements: int
+    cut: int
+    interval_s: float
+    exposure_s: float
+    populations: Populations | None
+    segments: Segments
+    sums: Moments
+
+    @property
+    def used(self) -> BoolArray:
+        """Which axes the mean is of (axes,)."""
+        return np.array([axis.used for axis in self.axes], np.bool_)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers by name, in plain types; what is not finite becomes None."""
+        kinds = () if self.populations is None else self.populations.kinds
+        return {
+            "um2_s": plain(self.um2_s),
+            "standard_error_um2_s": plain(self.standard_error_um2_s),
+            "anisotropy_p": plain(self.anisotropy_p),
+            "tracks": self.tracks,
+            "displacements": self.displacements,
+            "cut": self.cut,
+            "interval_s": plain(self.interval_s),
+            "exposure_s": plain(self.exposure_s),
+            "axes": [
+                {name: plain(getattr(axis, name)) for name in AxisDiffusion.__slots__} for axis in self.axes
+            ],
+            "spread": 0.0 if self.populations is None else self.populations.spread,
+            "kinds": [
+                {
+                    "um2_s": plain(kind.um2_s),
+                    "standard_error_um2_s": plain(kind.standard_error_um2_s),
+                    "share": plain(kind.share),
+                    "standard_error_share": plain(kind.standard_error_share),
+                    "stuck": kind.stuck,
+                }
+                for kind in kinds
+            ],
+        }
+
+
+def plain(value: Any) -> Any:
+    """A number that is not finite as None."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def diffusion_of(
+    track: npt.ArrayLike,
+    time_s: npt.ArrayLike,
+    position_um: npt.ArrayLike,
+    sigma_um: npt.ArrayLike | None = None,
+    *,
+    exposure_s: float = 0.0,
+    localisation: float | None = None,
+    drift: bool = True,
+    without_outliers: bool = True,
+    kinds: bool = True,
+) -> DiffusionResult:
+    """D from trajectories.
+
+    Parameters
+    ----------
+    track, time_s
+        Track and time of each row, (N,), in any order. Missing frames are gaps in time.
+    position_um
+        (axes, N), one to three axes. Rows that are not finite are left out.
+    sigma_um
+        Stated standard errors, (axes, N). Only their ratios are used, by the likelihood.
+    exposure_s
+        Exposure time; it only matters for the localisation error, unless that is given.
+    localisation
+        Localisation error of all axes, um, where it is known; left out: estimated.
+    drift
+        Whether particles move with a flow or a drift; False takes none, and uses tracks of two displacements
+        better.
+    without_outliers
+        Whether displacements that are far too long are taken for wrong links and cut.
+    kinds
+        Whether to look for several kinds of D among the tracks.
+
+    Raises `ConfigurationError` for arrays that do not belong together.
+    """
+    if exposure_s < 0 or (localisation is not None and localisation < 0):
+        raise ConfigurationError("exposure and localisation error cannot be negative")
+    segments = cut_into_segments(track, time_s, position_um, sigma_um, without_outliers=without_outliers)
+    if len(segments.moved_um) > len(AXES):
+        raise ConfigurationError(f"positions have {len(segments.moved_um)} axes; give one to three")
+    known = None if localisation is None else np.full(len(segments.moved_um), localisation)
+    sums = moments(segments, drift=drift)
+    first = solve(sums, exposure_s=exposure_s, localisation_um=known)
+    errors = _localisation(first, exposure_s)
+    shear = np.zeros(len(errors))
+    usable = np.ones(len(errors), np.bool_)
+    if drift:
+        flow = shear_of(segments)
+        shear = excess_um2_s(segments, flow, first.um2_s[:, 0])
+        chosen = shear > WORTH_CORRECTING * np.abs(first.um2_s[:, 0] - shear)
+        shear = np.where(chosen, shear, 0.0)
+        if chosen.any():
+            noise = noise_of_shear(segments, flow, errors)
+            segments = without_shear(segments, flow, chosen)
+            sums = corrected(moments(segments, drift=True), noise, chosen)
+            first = solve(sums, exposure_s=exposure_s, localisation_um=known)
+            errors = _localisation(first, exposure_s)
+            added = noise.sum(axis=2) @ np.array([0.5, 1.0]) / max(segments.over_s.sum(), 1e-300)
+            usable = ~chosen | (added < NOT_TO_BE_USED * first.um2_s[:, 0])
+    axes = []
+    for axis, error in enumerate(errors):
+        d, interval = float(first.um2_s[axis, 0]), segments.interval_s
+        snr = _ratio(d, interval, error)
+        found = (d, float(first.standard_error_um2_s[axis, 0]), float(error), "covariance")
+        if snr < LIKELIHOOD_BELOW and known is None and shear[axis] == 0:
+            longest = int(min(max(NEEDED / max(snr, 1e-3) ** 2, LONGEST), LONGEST_OF_ALL))
+            longer = cut_into_segments(
+                track, time_s, position_um, sigma_um, longest=longest, without_outliers=without_outliers
+            )
+            best = likeliest(
+                longer, axis, d, float(first.value[axis, 0, 1]), exposure_s=exposure_s, drift=drift
+            )
+            if math.isfinite(best.standard_error_um2_s):
+                found = (best.um2_s, best.standard_error_um2_s, best.localisation_um, "likelihood")
+        axes.append(
+            AxisDiffusion(
+                AXES[axis], *found[:3], _ratio(found[0], interval, found[2]), found[3], float(shear[axis]),
+                bool(usable[axis]) and math.isfinite(found[0]) and found[1] > 0,
+            )
+        )  # fmt: skip
+    mean, error, p = _mean(axes, segments)
+    used = np.array([axis.used for axis in axes], np.bool_)
+    among = None
+    if kinds and used.any():
+        of_axes = np.array([axis.localisation_um for axis in axes])
+        among = populations(segments, mean, of_axes, used, exposure_s=exposure_s, drift=drift)
+    return DiffusionResult(
+        mean,
+        error,
+        tuple(axes),
+        p,
+        int(np.unique(segments.track).size),
+        int(segments.steps.sum()),
+        segments.cut,
+        segments.interval_s,
+        exposure_s,
+        among,
+        segments,
+        sums,
+    )
+
+
+def _localisation(found: Estimates, exposure_s: float) -> FloatArray:
+    return np.array([localisation_um(float(d), float(s), exposure_s) for d, s in found.value[:, 0]])
+
+
+def _ratio(um2_s: float, interval_s: float, error_um: float) -> float:
+    if not um2_s > 0:
+        return 0.0 if math.isfinite(um2_s) else math.nan
+    return math.sqrt(um2_s * interval_s) / error_um if error_um > 0 else math.inf
+
+
+def _mean(axes: list[AxisDiffusion], segments: Segments) -> tuple[float, float, float]:
+    """Mean D, its standard error, and the probability of the differences between the axes.
+
+    Weights are the information that an axis would have if D were the same along all: the errors found depend on the
+    D found, and with them smaller values would count more.
+    """
+    used = [axis for axis in axes if axis.used]
+    if not used:
+        return math.nan, math.nan, math.nan
+    d = np.array([axis.um2_s for axis in used])
+    error = np.array([axis.standard_error_um2_s for axis in used])
+    common = max(float(np.median(d)), 0.0)
+    noise = np.array([axis.localisation_um**2 for axis in used])
+    theory = published_variance(common, noise, segments.interval_s, segments.steps.sum())
+    by_likelihood = np.array([axis.method == "likelihood" for axis in used])
+    weight = 1.0 / np.where(by_likelihood, error**2, theory)
+    weight /= weight.sum()
+    mean = float(weight @ d)
+    p = math.nan
+    if len(used) > 1:
+        inverse = 1.0 / error**2
+        middle = float(inverse @ d / inverse.sum())
+        p = float(chi2.sf(float((inverse * (d - middle) ** 2).sum()), len(used) - 1))
+    return mean, math.sqrt(float((weight**2 * error**2).sum())), p

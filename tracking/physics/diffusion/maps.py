@@ -1,0 +1,148 @@
+"""D by track and by place, and its value far from the walls of a channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tracking.physics.diffusion.covariance import solve
+from tracking.physics.diffusion.estimate import DiffusionResult
+from tracking.physics.diffusion.walls import between_walls
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+FEWEST = 30
+"""Displacements in a cell from which its D is given: it is then known to about 40 %."""
+HEIGHT_AXIS = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DiffusionByTrack:
+    """D of each track, um^2/s: `um2_s` (axes, T) and the mean over the axes used (T,), with standard errors.
+
+    Standard errors are those of theory for the D of all tracks together, since a track's own D is too uncertain to
+    say how uncertain it is. `kind` (T,) is the kind of `Populations`, -1 where it was not judged.
+    """
+
+    track: IntArray
+    displacements: IntArray
+    um2_s: FloatArray
+    standard_error_um2_s: FloatArray
+    mean_um2_s: FloatArray
+    mean_standard_error_um2_s: FloatArray
+    kind: IntArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DiffusionMap:
+    """D in cells: `um2_s` (axes, cells) with its standard error, NaN in cells with too few displacements.
+
+    `in_plane_um2_s` (cells,) is the mean of x and y, as far as they are used, with its standard error. `place_um`
+    (axes, cells) is the mean position, `displacements` and `tracks` (cells,) are how many.
+    """
+
+    um2_s: FloatArray
+    standard_error_um2_s: FloatArray
+    in_plane_um2_s: FloatArray
+    in_plane_standard_error_um2_s: FloatArray
+    place_um: FloatArray
+    displacements: IntArray
+    tracks: IntArray
+
+
+def by_track(result: DiffusionResult) -> DiffusionByTrack:
+    """D of each track that has at least three displacements."""
+    names, group = np.unique(result.segments.track, return_inverse=True)
+    found = solve(result.sums, group.reshape(-1), names.size, exposure_s=result.exposure_s)
+    used = result.used
+    d, error = found.um2_s, found.standard_error_um2_s
+    usable = np.isfinite(error).all(axis=0) & (found.steps >= 3)
+    some = max(int(used.sum()), 1)
+    mean = d[used].sum(axis=0) / some
+    mean_error = np.sqrt((error[used] ** 2).sum(axis=0)) / some
+    kind = np.full(names.size, -1, np.int64)
+    if result.populations is not None:
+        judged = np.searchsorted(names, result.populations.track)
+        kind[judged] = result.populations.kind
+    return DiffusionByTrack(
+        names[usable],
+        found.steps[usable],
+        d[:, usable],
+        error[:, usable],
+        mean[usable],
+        mean_error[usable],
+        kind[usable],
+    )
+
+
+def in_cells(result: DiffusionResult, cell: IntArray, cells: int) -> DiffusionMap:
+    """D in cells, `cell` (K,) of each segment of `result.segments` from 0, -1: none."""
+    segments = result.segments
+    found = solve(result.sums, cell, cells, exposure_s=result.exposure_s)
+    d, error = found.um2_s.copy(), found.standard_error_um2_s.copy()
+    few = found.steps < FEWEST
+    d[:, few] = error[:, few] = np.nan
+    plane = np.flatnonzero(result.used[:HEIGHT_AXIS])
+    some = max(plane.size, 1)
+    inside = cell >= 0
+    number = np.maximum(np.bincount(cell[inside], segments.steps[inside], cells), 1)
+    weighted = segments.place_um[:, inside] * segments.steps[inside]
+    place = np.stack([np.bincount(cell[inside], row, cells) for row in weighted]) / number
+    place[:, found.steps == 0] = np.nan
+    in_plane = d[plane].sum(axis=0) / some if plane.size else np.full(cells, np.nan)
+    in_plane_error = np.sqrt((error[plane] ** 2).sum(axis=0)) / some if plane.size else np.full(cells, np.nan)
+    return DiffusionMap(d, error, in_plane, in_plane_error, place, found.steps, found.tracks)
+
+
+def along(result: DiffusionResult, axis: int, edges_um: npt.ArrayLike) -> DiffusionMap:
+    """D in bins of the position along one axis, bounded by `edges_um`."""
+    edges = np.asarray(edges_um, np.float64)
+    return in_cells(result, _bin(result.segments.place_um[axis], edges), edges.size - 1)
+
+
+def in_plane(result: DiffusionResult, x_edges_um: npt.ArrayLike, y_edges_um: npt.ArrayLike) -> DiffusionMap:
+    """D in a grid over x and y; cell = row of y times the number of columns + column of x."""
+    x, y = np.asarray(x_edges_um, np.float64), np.asarray(y_edges_um, np.float64)
+    column, row = _bin(result.segments.place_um[0], x), _bin(result.segments.place_um[1], y)
+    cell = np.where((column >= 0) & (row >= 0), row * (x.size - 1) + column, -1)
+    return in_cells(result, cell, (x.size - 1) * (y.size - 1))
+
+
+def _bin(values: FloatArray, edges: FloatArray) -> IntArray:
+    which = np.searchsorted(edges, values, side="right") - 1
+    which[values == edges[-1]] = edges.size - 2
+    return np.where((which >= 0) & (which < edges.size - 1), which, -1).astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class FarFromWalls:
+    """D far from the walls, um^2/s, with its standard error, and the mean of D in the channel over it."""
+
+    um2_s: float
+    standard_error_um2_s: float
+    mean_factor: float
+
+
+def far_from_walls(
+    result: DiffusionResult, radius_um: float, floor_um: float, ceiling_um: float | None
+) -> FarFromWalls | None:
+    """D that the particles would have far from walls; None in 2D.
+
+    Each segment is compared with what the walls leave of D at its mean height: along them (Faxen) for x and y,
+    which count here as far as they are used.
+    """
+    segments = result.segments
+    if len(segments.place_um) <= HEIGHT_AXIS:
+        return None
+    parallel, towards = between_walls(segments.place_um[HEIGHT_AXIS], radius_um, floor_um, ceiling_um)
+    factor = np.stack([parallel, parallel, towards])
+    found = solve(result.sums, exposure_s=result.exposure_s, factor=factor)
+    plane = np.flatnonzero(result.used[:HEIGHT_AXIS])
+    if plane.size == 0:
+        return None
+    error = float(np.sqrt((found.standard_error_um2_s[plane, 0] ** 2).sum()) / plane.size)
+    mean = float((parallel * segments.steps).sum() / max(segments.steps.sum(), 1))
+    return FarFromWalls(float(found.um2_s[plane, 0].mean()), error, mean)

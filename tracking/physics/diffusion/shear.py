@@ -1,0 +1,110 @@
+"""What a sheared flow adds to the apparent diffusion along it, and how that is taken away.
+
+A particle that diffuses across the flow takes on another velocity. Along a segment of n displacements over u each,
+a velocity that changes with the position along b by the gradient g adds g^2 u^2 D_b n / 2 to D: the excess over the
+segment's mean velocity is a random walk. The flow is therefore subtracted where the particle was in each
+displacement, by the gradient of a quadratic field that fits the segments' velocities. Positions are uncertain by
+sigma_b: that adds a known part to the sums, which is subtracted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from tracking.physics.diffusion.covariance import Moments
+from tracking.physics.diffusion.segments import Segments
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+WORTH_CORRECTING = 0.01
+"""Excess over D from which shear is subtracted; below, it changes D by less than this, and the correction is
+noise."""
+NOT_TO_BE_USED = 0.5
+"""What uncertain positions across the flow add to D, over D, from which an axis is not used for the mean D: D along
+it is then a small difference of large numbers."""
+SURE = 5.0
+"""Excess over what the standard errors of the gradients alone would give, from which there is shear. With 1, one in
+ten recordings without a flow would be corrected for nothing, which only costs precision."""
+SEGMENTS_A_TERM = 10  # of the polynomial; with fewer the gradient would follow the segments' scatter
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shear:
+    """Gradient of the velocity along a by the position along b at each segment, and its variance, (axes, axes, K).
+
+    1/s and 1/s^2. Along the same axis both are 0: that a particle that happens to move forward is further in front
+    looks like a gradient.
+    """
+
+    gradient: FloatArray
+    variance: FloatArray
+
+
+def shear_of(segments: Segments) -> Shear:
+    """The gradients of a quadratic field through the velocities of the segments; 0 with too few of them."""
+    axes, count = segments.place_um.shape
+    gradient, variance = np.zeros((2, axes, axes, count))
+    powers = [(i, j) for i in range(axes) for j in range(i, axes)]
+    if count < SEGMENTS_A_TERM * (1 + axes + len(powers)):
+        return Shear(gradient, variance)
+    middle, width = segments.place_um.mean(axis=1), segments.place_um.std(axis=1)
+    width[width == 0] = 1.0
+    r = (segments.place_um - middle[:, None]) / width[:, None]
+    total = segments.over_s.sum(axis=1)
+    velocity = segments.moved_um.sum(axis=2) / total
+    terms = np.stack([np.ones(count), *r, *(r[i] * r[j] for i, j in powers)])
+    slopes = np.zeros((axes, *terms.shape))
+    for b in range(axes):
+        slopes[b, 1 + b] = 1.0 / width[b]
+        for at, (i, j) in enumerate(powers, start=1 + axes):
+            slopes[b, at] = ((i == b) * r[j] + (j == b) * r[i]) / width[b]
+    inverse = np.linalg.pinv((terms * total) @ terms.T)
+    for axis in range(axes):
+        fitted = inverse @ (terms * total) @ velocity[axis]
+        scatter = float((total * (velocity[axis] - fitted @ terms) ** 2).sum()) / (count - len(terms))
+        for b in range(axes):
+            if b != axis:
+                gradient[axis, b] = fitted @ slopes[b]
+                variance[axis, b] = scatter * np.einsum("tk,tu,uk->k", slopes[b], inverse, slopes[b])
+    return Shear(gradient, variance)
+
+
+def excess_um2_s(segments: Segments, shear: Shear, um2_s: FloatArray) -> FloatArray:
+    """What shear adds to D of each axis (axes,) in these segments, if D is `um2_s` (axes,).
+
+    0 where the gradients are not larger than their standard errors would make them.
+    """
+    n = segments.steps
+    weight = segments.over_s.sum(axis=1) ** 2 / (2.0 * max(int(n.sum()), 1))
+    d = np.maximum(np.nan_to_num(um2_s), 0.0)
+    by_chance = np.einsum("abk,k,b->a", shear.variance, weight, d)
+    excess = np.einsum("abk,k,b->a", shear.gradient**2, weight, d) - by_chance
+    found: FloatArray = np.where(excess > SURE * by_chance, excess, 0.0)
+    return found
+
+
+def without_shear(segments: Segments, shear: Shear, chosen: BoolArray) -> Segments:
+    """The segments with the flow subtracted along the `chosen` axes (axes,)."""
+    away = segments.at_um - segments.place_um[..., None]
+    flow = np.einsum("abk,bkl->akl", shear.gradient, away) * segments.over_s
+    return replace(segments, moved_um=segments.moved_um - chosen[:, None, None] * flow)
+
+
+def noise_of_shear(segments: Segments, shear: Shear, localisation_um: FloatArray) -> FloatArray:
+    """What errors of the positions add to the sums of squares and of products, (axes, 2, K), by `without_shear`."""
+    n = segments.steps.astype(np.float64)
+    per_step = segments.over_s.sum(axis=1) / n
+    variance = np.einsum("abk,b->ak", shear.gradient**2, localisation_um**2) * per_step**2
+    squares = n / 2.0 - 1.0 + 0.5 / n
+    products = (n - 1.0) / 4.0 - (2.0 * n - 2.5) / n + (n - 1.0) * (n - 0.5) / n**2
+    products[n < 2] = 0.0
+    return np.stack([variance * squares, variance * products], axis=1)
+
+
+def corrected(sums: Moments, noise: FloatArray, chosen: BoolArray) -> Moments:
+    """The sums without what errors of the positions have added, along the `chosen` axes."""
+    return replace(sums, found=sums.found - chosen[:, None, None] * noise)
