@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from liveptv.reports.profile import channel_of, factor_of, floor_height_um, heights_um
+from liveptv.reports.profile import channel_of, floor_height_um
 from tracking.physics.diffusion.estimate import DiffusionResult, diffusion_of, plain
 from tracking.physics.diffusion.maps import DiffusionMap, FarFromWalls, along, far_from_walls
 from tracking.physics.diffusion.settings import DiffusionSettings
 from tracking.physics.diffusion.stokes_einstein import Derived
+from tracking.trajectories.heights import factor_of, heights_um
 from tracking.trajectories.file import Trajectories
 
 FloatArray = npt.NDArray[np.float64]
