@@ -14,8 +14,8 @@ from tracking.physics.diffusion.estimate import DiffusionResult, diffusion_of, p
 from tracking.physics.diffusion.maps import DiffusionMap, FarFromWalls, along, far_from_walls
 from tracking.physics.diffusion.settings import DiffusionSettings
 from tracking.physics.diffusion.stokes_einstein import Derived
-from tracking.trajectories.heights import factor_of, heights_um
 from tracking.trajectories.file import Trajectories
+from tracking.trajectories.heights import factor_of, heights_um
 
 FloatArray = npt.NDArray[np.float64]
 
