@@ -19,9 +19,9 @@ from engines.ordered_threads import default_workers
 from engines.particle_limit import strongest
 from engines.settings import DetectorSettings
 from engines.volumes.detector import VolumeDetector, Voxel, unchangeable
+from engines.volumes.first_look import look
 from engines.volumes.model import VolumeModel, load_volume_model
 from engines.volumes.psf import VolumePsf
-from engines.volumes.spot_size import estimate_spot_size
 from stream.errors import ConfigurationError
 from stream.messages import Detections, Frame, Predictions
 
@@ -51,7 +51,7 @@ class VolumeEngine:
         *,
         say: Callable[[str], None],
     ) -> None:
-        _check(settings)
+        _check(settings, model_file)
         self._settings = settings
         self._pixel_size_um = pixel_size_um
         self._say = say
@@ -68,6 +68,9 @@ class VolumeEngine:
             self._model = load_volume_model(model_file)
         self._model_file = model_file
         self._hash = "" if model_file is None else file_hash(model_file)
+        self._dark: bool | None = {"dark": True, "bright": False}.get(settings.polarity)
+        if self._model is not None:
+            self._dark = False
         self._detector: VolumeDetector | None = None
         self._shape: tuple[int, ...] = ()
         self._z_step_um = math.nan
@@ -77,7 +80,7 @@ class VolumeEngine:
     def info(self) -> EngineInfo:
         """What this engine is; `details` are complete once it has seen a volume with particles."""
         details: dict[str, Any] = {
-            "polarity": "bright",
+            "polarity": "auto" if self._dark is None else "dark" if self._dark else "bright",
             "workers": self._workers,
             "refine": not self._laplacian,
         }
@@ -125,8 +128,8 @@ class VolumeEngine:
         image = np.minimum(rng.poisson(light), np.iinfo(dtype).max).astype(dtype)
         missing = np.zeros(size[0], np.bool_)
         voxel = Voxel(1.0, self._pixel_size_um)
-        if self._psf(voxel) is None:
-            estimate_spot_size(unchangeable(image), missing)
+        if self._model is None:
+            look(unchangeable(image), missing, voxel.zyx_um, None, None)
         psf = self._psf(voxel) or VolumePsf.gaussian(
             WARMUP_SIGMA * voxel.pixel_um, WARMUP_SIGMA * voxel.pixel_um, WARMUP_SIGMA, voxel.zyx_um
         )
@@ -177,22 +180,23 @@ class VolumeEngine:
     ) -> VolumeDetector | None:
         """The detector for these voxels; None while the size of a spot is not known."""
         psf = self._psf(voxel)
-        if psf is None:
-            found = estimate_spot_size(unchangeable(image), missing)
-            if found is None:
-                return None
-            sigma_um = [s * v for s, v in zip(found[0], voxel.zyx_um, strict=True)]
-            psf = VolumePsf(voxel.zyx_um, (sigma_um[0], sigma_um[1], sigma_um[2]))
-            x, y, z = (f"{s:.3g}" for s in reversed(sigma_um))
-            self._say(
-                f"the spots are taken as Gaussians of {x}, {y} and {z} um (standard deviation along x, y, z) from "
-                f"{found[1]} of them; if that is wrong, give detector.spot_um = [{x}, {y}, {z}], or calibrate"
-            )
-        return self._make(psf, voxel)
+        if self._model is not None and psf is not None:
+            return self._make(psf, voxel)
+        found = look(
+            unchangeable(image), missing, voxel.zyx_um, None if psf is None else psf.sigma_voxels, self._dark
+        )
+        if found is None:
+            return None if psf is None else self._make(psf, voxel)
+        if found.dark and self._dark is None:
+            self._say('the particles are darker than what surrounds them (detector.polarity = "dark")')
+        self._dark = found.dark
+        if psf is None or found.radius_um > 0:
+            self._say(found.in_words())
+        return self._make(found.psf, voxel)
 
     def _make(self, psf: VolumePsf, voxel: Voxel) -> VolumeDetector:
         noise = None if self._model is None else self._model.noise
-        return VolumeDetector(psf, voxel, self._settings, noise, network=self._network)
+        return VolumeDetector(psf, voxel, self._settings, noise, network=self._network, dark=bool(self._dark))
 
     def _detect(
         self, detector: VolumeDetector | None, frame: Frame, missing: npt.NDArray[np.bool_]
@@ -223,12 +227,12 @@ class VolumeEngine:
         self._work.close()
 
 
-def _check(settings: DetectorSettings) -> None:
+def _check(settings: DetectorSettings, model_file: Path | None) -> None:
     """Raise `ConfigurationError` for settings that detection in volumes does not have."""
-    if settings.polarity == "dark":
+    if settings.polarity == "dark" and model_file is not None:
         raise ConfigurationError(
-            'detector.polarity is "dark", but in volumes particles are brighter than the background; invert the '
-            "images"
+            'detector.polarity is "dark", but calibrations and networks for volumes are of bright particles; leave '
+            "the model out, or invert the images"
         )
     if settings.bright is not None:
         raise ConfigurationError(

@@ -50,9 +50,10 @@ def _in_groups(group: IntArray, usable: BoolArray) -> tuple[IntArray, IntArray]:
 
 
 @njit(cache=True, nogil=True)
-def _put_all(
+def put_all(
     others: Float32Array, theta: FloatArray, n: int, sign: float, stack: Stack, psf: KernelPsf, room: Room
 ) -> None:
+    """Add the light of the first `n` particles `theta` (N, 4), times `sign`, to `others` (D, H, W)."""
     for k in range(n):
         put(others, theta[k], sign * theta[k, A], stack.heights, psf, room)
 
@@ -67,11 +68,13 @@ def fit_volume(
     ground: FloatArray,
     covariance: FloatArray,
     fit: FloatArray,
+    more: bool,
 ) -> int:
     """Fit the `usable` (N,) of the first `count` particles `theta` (N, 4) in place; returns how many are in use.
 
-    The rest is room for particles that are found in the residual. Fills `usable` and, for the usable ones, `ground`
-    (N,), the background's difference from the given one, `covariance` (N, 4, 4) and `fit` (N, 2) of `judge_group`.
+    The rest is room for particles that are found in the residual, which is done where `more` are looked for. Fills
+    `usable` and, for the usable ones, `ground` (N,), the background's difference from the given one, `covariance`
+    (N, 4, 4) and `fit` (N, 2) of `judge_group`.
     """
     others = np.zeros(stack.image.shape, np.float32)
     room = make_room(psf, stack, FIRST_VOXELS)
@@ -102,11 +105,11 @@ def fit_volume(
                     now[k, p] = theta[i, p]
             if not (sweep < 2 or touched or last):
                 continue
-            _put_all(others, now, n, -1.0, stack, psf, room)
+            put_all(others, now, n, -1.0, stack, psf, room)
             if not last and (sweep == 0 or touched):
                 room = fit_group(now[:n], one, others, stack, psf, room)
             before = n
-            if sweep == 1:
+            if sweep == 1 and more:
                 n, room = find_more(now[: min(n + SPARE, most)], n, one, others, stack, psf, room)
             if last:
                 n, room = judge_group(now, n, one, source, others, stack, psf, room, spread, numbers)
@@ -129,5 +132,5 @@ def fit_volume(
                             covariance[row, p, q] = spread[k, p, q]
                     for p in range(NUMBERS):
                         fit[row, p] = numbers[k, p]
-            _put_all(others, now, n, 1.0, stack, psf, room)
+            put_all(others, now, n, 1.0, stack, psf, room)
     return count
