@@ -322,7 +322,7 @@ def _result(
     place = found.place[state.rows][:, 1:] + state.fits.offset
     psf, peak = _psf(shape, state, voxel, bead_diameter_um)
     calibration = VolumeCalibration(
-        psf=psf,
+        psf=replace(psf, misfit=choice.misfit),
         noise=state.noise,
         levels=state.levels,
         choice=choice,

@@ -14,15 +14,18 @@ from engines.volumes.confidence.false_alarms import LAPLACIAN_ROUGHNESS, MATCHED
 from engines.volumes.fit.spots import Fitted, fit_spots
 from engines.volumes.kept import fitted_probability, prospects
 from engines.volumes.limited_fit import VolumeLimit
+from engines.volumes.polarity import inverted
 from engines.volumes.proposal import Proposals, Proposer
 from engines.volumes.proposing.bands import BandFilter
 from engines.volumes.proposing.matched_filter import LEAST_STRENGTH, MatchedFilter
 from engines.volumes.proposing.sef3d import LaplacianOfGaussian
 from engines.volumes.psf import VolumePsf
 from engines.volumes.slice_times import times_of
+from engines.volumes.spot_shape import NARROWER
 from engines.volumes.surroundings.background import Background
 from engines.volumes.surroundings.estimate import estimate_surroundings
 from engines.volumes.surroundings.noise import Noise
+from engines.volumes.surroundings.structure import with_structure
 from stream.messages import DetectionFlag, Detections
 
 FloatArray = npt.NDArray[np.float64]
@@ -61,8 +64,12 @@ class VolumeDetector:
         settings: DetectorSettings,
         noise: Noise | None = None,
         network: Proposer | None = None,
+        *,
+        dark: bool = False,
     ) -> None:
+        """Particles are darker than the background where they are `dark`."""
         self._psf, self._voxel, self._settings, self._noise = psf, voxel, settings, noise
+        self._dark = dark
         self._network = network
         self._laplacian = laplacian = settings.engine == "sef3d"
         sigma = psf.sigma_voxels
@@ -71,6 +78,8 @@ class VolumeDetector:
             if laplacian
             else MatchedFilter(sigma, LEAST_STRENGTH)
         )
+        z, y, x = (NARROWER * s for s in sigma)
+        self._narrow: BandFilter = self._filter if laplacian else MatchedFilter((z, y, x), LEAST_STRENGTH)
         asked = settings.min_confidence
         self._least_confidence = LEAST_CONFIDENCE if asked is None else asked
         self._roughness = LAPLACIAN_ROUGHNESS if laplacian else MATCHED_ROUGHNESS
@@ -82,12 +91,16 @@ class VolumeDetector:
         return {
             "spot_um": [round(x, 4), round(y, 4), round(z, 4)],
             "psf": "measured" if self._psf.is_measured else "gaussian",
+            "polarity": "dark" if self._dark else "bright",
         }
 
     def surroundings(self, image: npt.NDArray[Any], missing: BoolArray) -> tuple[Background, Noise]:
         """Background and noise of a volume; noise that neighbours share counts as much more noise."""
         sigma = max(self._psf.sigma_voxels[1:])
-        background, noise = estimate_surroundings(image, missing, sigma, self._noise)
+        background, noise = estimate_surroundings(image, missing, sigma, self._noise, even_noise=self._dark)
+        if background.crowded:  # what is seen between the particles is theirs as well
+            return background, noise
+        background = with_structure(image, missing, background, noise, self._psf.sigma_voxels)
         scale = self._filter.noise_scale(image, missing, background, noise)
         return background, noise.times(max(scale, 1.0) ** 2)
 
@@ -104,14 +117,15 @@ class VolumeDetector:
         `image` is (Z, H, W); `missing`, `heights_um` and `times_s` (Z,) are the slices'. `limit` says what is
         fitted whole; the rest has the short fit and is flagged as reduced.
         """
-        image = unchangeable(image)
+        image = inverted(image) if self._dark else unchangeable(image)
         background, noise = self.surroundings(image, missing)
         # the noise of a calibration holds for the errors; light of a spot's size makes places more doubtful only
         of_voxels = noise if self._noise is None else self._noise
-        places = self._filter.propose(image, missing, background, noise)
-        false_alarms = FalseAlarms.of(image.shape, self._psf.sigma_voxels, self._roughness)
-        skewness = self._filter.skewness if isinstance(self._filter, MatchedFilter) else 0.0
-        found = prospects(places, self._filter.least_strength, false_alarms, skewness, background, noise)
+        used = self._narrow if background.crowded else self._filter
+        places = used.propose(image, missing, background, noise)
+        false_alarms = FalseAlarms.of(image.shape, used.sigma_voxels, self._roughness)
+        skewness = used.skewness if isinstance(used, MatchedFilter) else 0.0
+        found = prospects(places, used.least_strength, false_alarms, skewness, background, noise)
         left_out = Counter({"noise": found.left_out})
         if self._network is not None:
             found = found.with_those_of(

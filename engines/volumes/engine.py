@@ -23,11 +23,11 @@ from engines.particle_limit import strongest
 from engines.refine.turns import NOTHING, Allowance
 from engines.settings import DetectorSettings
 from engines.volumes.detector import VolumeDetector, Voxel, unchangeable
-from engines.volumes.first_size import FirstSize, Size
+from engines.volumes.first_look import FirstLook, look
+from engines.volumes.first_size import FirstSize
 from engines.volumes.limited_fit import VolumeFits, VolumeLimit
 from engines.volumes.model import VolumeModel, load_volume_model
 from engines.volumes.psf import VolumePsf
-from engines.volumes.spot_size import estimate_spot_size
 from engines.watched_engine import NO_SIZE
 from stream.errors import ConfigurationError
 from stream.messages import DetectionFlag, Detections, FitDecision, Frame, Predictions
@@ -67,7 +67,7 @@ class VolumeEngine:
         size_may_join: bool = False,
         while_waiting: Callable[[], None] = lambda: None,
     ) -> None:
-        _check(settings)
+        _check(settings, model_file)
         self._size_may_join, self._while_waiting = size_may_join, while_waiting
         self._settings = settings
         self._pixel_size_um = pixel_size_um
@@ -85,6 +85,9 @@ class VolumeEngine:
             self._model = load_volume_model(model_file)
         self._model_file = model_file
         self._hash = "" if model_file is None else file_hash(model_file)
+        self._dark: bool | None = {"dark": True, "bright": False}.get(settings.polarity)
+        if self._model is not None:
+            self._dark = False
         self._detector: VolumeDetector | None = None
         self._first_size = FirstSize()
         self._fits = VolumeFits()
@@ -99,7 +102,7 @@ class VolumeEngine:
     def info(self) -> EngineInfo:
         """What this engine is; `details` are complete once it has seen a volume with particles."""
         details: dict[str, Any] = {
-            "polarity": "bright",
+            "polarity": "auto" if self._dark is None else "dark" if self._dark else "bright",
             "workers": self._workers,
             "refine": False if self._laplacian else self._fits.counts(),
         }
@@ -147,8 +150,8 @@ class VolumeEngine:
         image = np.minimum(rng.poisson(light), np.iinfo(dtype).max).astype(dtype)
         missing = np.zeros(size[0], np.bool_)
         voxel = Voxel(1.0, self._pixel_size_um)
-        if self._psf(voxel) is None:
-            estimate_spot_size(unchangeable(image), missing)
+        if self._model is None:
+            look(unchangeable(image), missing, voxel.zyx_um, None, None)
         psf = self._psf(voxel) or VolumePsf.gaussian(
             WARMUP_SIGMA * voxel.pixel_um, WARMUP_SIGMA * voxel.pixel_um, WARMUP_SIGMA, voxel.zyx_um
         )
@@ -207,38 +210,47 @@ class VolumeEngine:
     def _open(self, frame: Frame, missing: npt.NDArray[np.bool_], voxel: Voxel) -> VolumeDetector | None:
         """The detector for these voxels; None while the size of a spot is not known."""
         psf = self._psf(voxel)
-        if psf is None:
-            found = self._size(frame, missing)
-            if found is None:
-                return None
-            sigma_um = [s * v for s, v in zip(found.sigma, voxel.zyx_um, strict=True)]
-            psf = VolumePsf(voxel.zyx_um, (sigma_um[0], sigma_um[1], sigma_um[2]))
-            x, y, z = (f"{s:.3g}" for s in reversed(sigma_um))
-            self._say(
-                f"the spots are taken as Gaussians of {x}, {y} and {z} um (standard deviation along x, y, z) from "
-                f"{found.spots} of them; if that is wrong, give detector.spot_um = [{x}, {y}, {z}], or calibrate"
-            )
-        return self._make(psf, voxel)
+        if self._model is not None and psf is not None:
+            return self._make(psf, voxel)
+        found = self._look(frame, missing, voxel, psf)
+        if found is None:
+            # with a given size, one volume without particles is enough to begin with it
+            return self._make(psf, voxel) if psf is not None and self._first_size.has_looked else None
+        if found.dark and self._dark is None:
+            self._say('the particles are darker than what surrounds them (detector.polarity = "dark")')
+        self._dark = found.dark
+        if psf is None or found.radius_um > 0:
+            self._say(found.in_words())
+        return self._make(found.psf, voxel)
 
-    def _size(self, frame: Frame, missing: npt.NDArray[np.bool_]) -> Size | None:
-        """The size of a spot; None if it is not known yet, or was not in the run that is replayed."""
+    def _look(
+        self, frame: Frame, missing: npt.NDArray[np.bool_], voxel: Voxel, psf: VolumePsf | None
+    ) -> FirstLook | None:
+        """What is seen of the particles; None if nothing is yet, or was not in the run that is replayed."""
         first, number, given = self._first_size, frame.info.frame, frame.info.decisions
+        image = frame.image
+
+        def seek() -> None:
+            own = unchangeable(image.copy())
+            sigma = None if psf is None else psf.sigma_voxels
+            first.seek(number, partial(look, own, missing, voxel.zyx_um, sigma, self._dark))
+
         if given is not None and given.fit is FitDecision.NOT_COMPILED:
             if given.learnt_from == number:
                 first.wait(self._while_waiting)
-                first.seek(number, frame.image, missing)
+                seek()
             return None
         if given is not None and given.learnt_from == first.frame >= 0:
             return first.wait(self._while_waiting)
         if first.is_seeking:
             return None
-        if first.found is None:
-            first.seek(number, frame.image, missing)
+        if first.found is None and not (psf is not None and first.has_looked):
+            seek()
         return first.found if self._size_may_join else first.wait(self._while_waiting)
 
     def _make(self, psf: VolumePsf, voxel: Voxel) -> VolumeDetector:
         noise = None if self._model is None else self._model.noise
-        return VolumeDetector(psf, voxel, self._settings, noise, network=self._network)
+        return VolumeDetector(psf, voxel, self._settings, noise, network=self._network, dark=bool(self._dark))
 
     def _carry_out(
         self,
@@ -305,12 +317,12 @@ class VolumeEngine:
         self._work.close()
 
 
-def _check(settings: DetectorSettings) -> None:
+def _check(settings: DetectorSettings, model_file: Path | None) -> None:
     """Raise `ConfigurationError` for settings that detection in volumes does not have."""
-    if settings.polarity == "dark":
+    if settings.polarity == "dark" and model_file is not None:
         raise ConfigurationError(
-            'detector.polarity is "dark", but in volumes particles are brighter than the background; invert the '
-            "images"
+            'detector.polarity is "dark", but calibrations and networks for volumes are of bright particles; leave '
+            "the model out, or invert the images"
         )
     if settings.bright is not None:
         raise ConfigurationError(

@@ -1,35 +1,23 @@
-"""The size of a spot, estimated in a thread beside the run from one volume after another until one shows enough."""
+"""The first look at volumes, in a thread beside the run, at one after another until one shows enough particles."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
-from engines.volumes.detector import unchangeable
-from engines.volumes.spot_size import Triple, estimate_spot_size
+from engines.volumes.first_look import FirstLook
 
 LIFE_S = 0.1
 """s between two signs of life while somebody waits; the session takes five a second."""
 
 
-class Size(NamedTuple):
-    """Standard deviations (z, y, x) of a spot in voxels, from how many `spots` of which `frame`."""
-
-    sigma: Triple
-    spots: int
-    frame: int
-
-
 class FirstSize:
-    """Looks for the size of a spot. All methods belong to one thread; only `wait` keeps it waiting."""
+    """Looks for the size of a spot and what else `first_look` says. All methods belong to one thread; only `wait`
+    keeps it waiting."""
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
-        self._found: Size | None = None
+        self._found: FirstLook | None = None
         self._error: Exception | None = None
         self.frame = -1
         """The frame that was given last; -1: none."""
@@ -40,7 +28,7 @@ class FirstSize:
         return self._thread is not None and self._thread.is_alive()
 
     @property
-    def found(self) -> Size | None:
+    def found(self) -> FirstLook | None:
         """What was found; None as long as nothing is. Raises what the estimate has raised."""
         if self.is_seeking:
             return None
@@ -48,23 +36,26 @@ class FirstSize:
             raise self._error
         return self._found
 
-    def seek(self, frame: int, image: npt.NDArray[Any], missing: npt.NDArray[np.bool_]) -> None:
-        """Begin to look at a volume (Z, H, W), which is copied; none may be looked at already."""
-        self.frame, image = frame, unchangeable(image.copy())
+    @property
+    def has_looked(self) -> bool:
+        """Whether a volume has been looked at to the end."""
+        return self.frame >= 0 and not self.is_seeking
 
-        def look() -> None:
+    def seek(self, frame: int, look: Callable[[], FirstLook | None]) -> None:
+        """Begin to `look` at the volume of a `frame`; none may be looked at already."""
+        self.frame = frame
+
+        def run() -> None:
             try:
-                found = estimate_spot_size(image, missing)
+                self._found = look()
             except Exception as error:  # noqa: BLE001 - raised again in the thread that asks
                 self._error = error
-                return
-            self._found = None if found is None else Size(*found, frame)
 
         # a daemon: a run that ends meanwhile does not wait for it
-        self._thread = threading.Thread(target=look, name="spot size", daemon=True)
+        self._thread = threading.Thread(target=run, name="spot size", daemon=True)
         self._thread.start()
 
-    def wait(self, while_waiting: Callable[[], None]) -> Size | None:
+    def wait(self, while_waiting: Callable[[], None]) -> FirstLook | None:
         """What was found, once the volume has been looked at; `while_waiting` is called several times a second."""
         while self._thread is not None and self._thread.is_alive():
             while_waiting()

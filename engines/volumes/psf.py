@@ -60,7 +60,8 @@ class VolumePsf:
     `voxel_um` is the size of the voxels that it is for, `sigma_um` its size in standard deviations; for a measured
     one that of the Gaussian whose square has the same spread. `coefficients` (J, K, L) of (1) with nodes `step_um`
     apart and the point at node `centre` (may be a fraction); None: a Gaussian. `reach_um` is the distance from the
-    point that is looked at.
+    point that is looked at. `misfit` is how far real images are from it: the root of the part of their light's
+    square, weighted by the noise, that it leaves over (0: not known).
     """
 
     voxel_um: Triple
@@ -68,6 +69,7 @@ class VolumePsf:
     coefficients: Float32Array | None = None
     step_um: Triple | None = None
     centre: Triple | None = None
+    misfit: float = 0.0
     reach_um: Triple = field(init=False)
 
     def __post_init__(self) -> None:
@@ -79,6 +81,8 @@ class VolumePsf:
                 raise ValueError(
                     f"{name} = {triple}: three sizes from {LEAST_UM:g} to {MOST_UM:g} um are needed"
                 )
+        if not 0 <= self.misfit < 1:
+            raise ValueError(f"a misfit of {self.misfit}: a part of the light, from 0 to below 1, is needed")
         if self.coefficients is None:
             if self.step_um is not None or self.centre is not None:
                 raise ValueError("a Gaussian has no grid")
@@ -193,6 +197,7 @@ class VolumePsf:
         """Write it to an HDF5 group, which must be empty."""
         group.attrs["version"] = VERSION
         group.attrs["voxel_um"], group.attrs["sigma_um"] = self.voxel_um, self.sigma_um
+        group.attrs["misfit"] = self.misfit
         if self.coefficients is not None:
             group.attrs["step_um"], group.attrs["centre"] = self.step_um, self.centre
             group.create_dataset("coefficients", data=self.coefficients, compression="gzip", shuffle=True)
@@ -206,11 +211,16 @@ class VolumePsf:
                     f"version {attribute(group, 'version')} is not {VERSION}: another liveptv wrote it"
                 )
             voxel, sigma = (_triple(attribute(group, name)) for name in ("voxel_um", "sigma_um"))
+            misfit = float(attribute(group, "misfit", float) or 0.0)
             if find(group, "coefficients") is None:
-                return cls(voxel, sigma)
+                return cls(voxel, sigma, misfit=misfit)
             grid = values(group, "coefficients", ndim=3, most_bytes=MOST_IMAGE_BYTES).astype(np.float32)
             return cls(
-                voxel, sigma, grid, *(_triple(attribute(group, name)) for name in ("step_um", "centre"))
+                voxel,
+                sigma,
+                grid,
+                *(_triple(attribute(group, name)) for name in ("step_um", "centre")),
+                misfit=misfit,
             )
         except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError) as error:
             raise ConfigurationError(
@@ -220,6 +230,7 @@ class VolumePsf:
     def to_json(self) -> str:
         """It as text, for the metadata of a model file."""
         fields: dict[str, Any] = {"version": VERSION, "voxel_um": self.voxel_um, "sigma_um": self.sigma_um}
+        fields["misfit"] = self.misfit
         if self.coefficients is not None:
             packed = zlib.compress(self.coefficients.astype("<f4").tobytes(), 9)
             fields |= {"step_um": self.step_um, "centre": self.centre, "shape": self.coefficients.shape}
@@ -234,14 +245,15 @@ class VolumePsf:
             if fields["version"] != VERSION:
                 raise ValueError(f"version {fields['version']} is not {VERSION}: another liveptv wrote it")
             voxel, sigma = _triple(fields["voxel_um"]), _triple(fields["sigma_um"])
+            misfit = float(fields.get("misfit", 0.0))
             if "coefficients" not in fields:
-                return cls(voxel, sigma)
+                return cls(voxel, sigma, misfit=misfit)
             shape = tuple(int(n) for n in fields["shape"])
             content = inflate(base64.b64decode(fields["coefficients"]), MOST_IMAGE_BYTES, "a measured PSF")
             if len(shape) != 3 or min(shape) < 1 or 4 * math.prod(shape) != len(content):
                 raise ValueError(f"{len(content)} bytes for a measured PSF of shape {shape}")
             grid = np.frombuffer(content, "<f4").reshape(shape).astype(np.float32)
-            return cls(voxel, sigma, grid, _triple(fields["step_um"]), _triple(fields["centre"]))
+            return cls(voxel, sigma, grid, _triple(fields["step_um"]), _triple(fields["centre"]), misfit)
         except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError, zlib.error) as error:
             raise ConfigurationError(
                 f"the PSF of a volume model is damaged ({error}); train it again"

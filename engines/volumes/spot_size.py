@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from itertools import product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import least_squares
 
+from engines.volumes.cropping import liveliest_part
 from engines.volumes.proposal import Proposals
 from engines.volumes.proposing.matched_filter import MatchedFilter
+from engines.volumes.proposing.sef3d import LaplacianOfGaussian
 from engines.volumes.surroundings.background import Background
+from engines.volumes.surroundings.crowding import is_crowded
 from engines.volumes.surroundings.estimate import estimate_surroundings
 from engines.volumes.surroundings.noise import Noise
 
@@ -22,12 +24,26 @@ Triple = tuple[float, float, float]
 IN_PLANE = (0.9, 1.4, 2.2, 3.4, 5.2)
 ALONG_Z = (0.7, 1.3, 2.4, 4.5)
 """Standard deviations, voxels, that are tried first; half a step from the right one a filter loses 5 %."""
+FIRST_ALONG = 1
+"""Which of `ALONG_Z` goes with the first round over `IN_PLANE`."""
+FALLS = 2
+"""Sizes in the plane that answer less than a smaller one after which no larger one is tried."""
+LOG_SIGMAS, CROWDED_SIGMAS = 1.53, 0.82
+"""Standard deviation of the Laplacian of Gaussian that answers most to a Gaussian spot, over the spot's: in units
+of white noise its answer goes with s^3.5 / (s^2 + sigma^2)^2.5, and as a height, with s^2 / (s^2 + sigma^2)^2.5
+(Lindeberg 1998, International Journal of Computer Vision 30, 79). The first is used where spots are lone; in
+crowded volumes, where larger filters see more of the neighbours and of the gaps between them, the second."""
+CROWDED_PROBE = 2.2
+"""Size, px, with which it is seen whether a volume is crowded."""
+LOOKED_AT = (32, 192, 192)
+"""Voxels (z, y, x) of the part where the first sizes are compared; the whole volume, where it shows too little."""
 CLEAR = 7.0
 """Strength from which a spot is certainly none of the noise, in any volume."""
 STRONG = 50
 """Brightest spots by which the first sizes are compared."""
-FITTED = 60
-"""Brightest lone spots that are fitted: their median is known to a sixth of what one is known to."""
+FITTED = (20, 60)
+"""Brightest lone spots that are fitted in each round: the last median is known to a sixth of what one is known
+to."""
 FEWEST = 3
 """Fewest spots that decide."""
 LONE = 4.0
@@ -36,27 +52,35 @@ REACH = 3.0
 """Standard deviations around a spot that are fitted."""
 LEAST, LARGEST = 0.35, 30.0
 """Bounds of a size, voxels."""
-ROUNDS = 2
+MOST_CHANGE, MOST_MOVED = 1.15, 2.0
+"""How far the logarithm of a size may be from the first one, and a spot from its place in standard deviations: what
+fits farther away is another thing."""
+STEPS = 30
+"""Most steps of a fit of one spot."""
 
 
 def estimate_spot_size(
-    image: npt.NDArray[Any], missing: BoolArray, noise: Noise | None = None
+    image: npt.NDArray[Any], missing: BoolArray, *, even_noise: bool = False
 ) -> tuple[Triple, int] | None:
     """Standard deviations (z, y, x) of a spot in voxels, and from how many spots; None if there are too few.
 
     `image` is (Z, H, W). For clear, lone spots: each is fitted as a Gaussian with a size per axis, and the
-    median is taken. A size along z needs at least three slices; with fewer it is that in the plane.
+    median is taken. A size along z needs at least three slices; with fewer it is that in the plane. Where spots
+    leave hardly any background none is lone, and the size is the first, rough one. `even_noise` is that of
+    `estimate_surroundings`.
     """
     if bool(missing.all()) or min(image.shape[1:]) < 5:
         return None
-    sigma = _first_size(image, missing, noise)
+    sigma = first_size(image, missing, even_noise=even_noise)[0]
     if sigma is None:
         return None
     used = 0
-    for _ in range(ROUNDS):
-        background, found_noise = estimate_surroundings(image, missing, sigma[2], noise)
-        places = MatchedFilter(sigma, CLEAR).propose(image, missing, background, found_noise)
-        sizes = _fitted_sizes(image, missing, _lone(places, sigma), background, found_noise, sigma)
+    for most in FITTED:
+        background, noise = estimate_surroundings(image, missing, sigma[2], even_noise=even_noise)
+        places = MatchedFilter(sigma, CLEAR).propose(image, missing, background, noise)
+        if background.crowded:
+            return (sigma, len(places)) if len(places) >= FEWEST else None
+        sizes = _fitted_sizes(image, missing, _lone(places, sigma, most), background, noise, sigma)
         if len(sizes) < FEWEST:
             return (sigma, len(places)) if len(places) >= FEWEST else None
         used = len(sizes)
@@ -65,23 +89,68 @@ def estimate_spot_size(
     return sigma, used
 
 
-def _first_size(image: npt.NDArray[Any], missing: BoolArray, noise: Noise | None) -> Triple | None:
-    """The size of those tried whose matched filter answers best to the brightest spots."""
-    best, chosen = 0.0, None
+def first_size(
+    image: npt.NDArray[Any], missing: BoolArray, given: Triple | None = None, *, even_noise: bool = False
+) -> tuple[Triple | None, float]:
+    """The size of those tried to which the brightest spots answer best, and their median height, grey values; None
+    without spots. A size that is `given` is the only one tried."""
+    part = liveliest_part(image, missing, LOOKED_AT)
+    found = _best_size(image[part], missing[part[0]], given, even_noise)
+    if found[0] is None and image[part].shape != image.shape:
+        found = _best_size(image, missing, given, even_noise)
+    return found
+
+
+def _best_size(
+    image: npt.NDArray[Any], missing: BoolArray, given: Triple | None, even_noise: bool
+) -> tuple[Triple | None, float]:
+    """The best size in the plane, then along z, then in the plane beside it."""
+    crowded = is_crowded(image, missing, CROWDED_PROBE)
+    part = CROWDED_SIGMAS if crowded else LOG_SIGMAS
+    if given is not None:
+        height = _answer(image, missing, given, part, even_noise)[1]
+        return given if height > 0 else None, height
     deep = int((~missing).sum()) >= 3
-    for plane, along in product(IN_PLANE, ALONG_Z if deep else (1.0,)):
-        sigma = (along if deep else plane, plane, plane)
-        background, found_noise = estimate_surroundings(image, missing, plane, noise)
-        places = MatchedFilter(sigma, CLEAR).propose(image, missing, background, found_noise)
-        if len(places) >= FEWEST:
-            answer = float(np.median(places.strength[:STRONG]))
-            if answer > best:
-                best, chosen = answer, sigma
-    return chosen
+    answers: dict[tuple[int, int], tuple[float, float]] = {}
+
+    def answer(plane: int, along: int) -> float:
+        if (plane, along) not in answers:
+            answers[plane, along] = _answer(image, missing, _sizes(plane, along, deep), part, even_noise)
+        return answers[plane, along][crowded]
+
+    planes, alongs = range(len(IN_PLANE)), range(len(ALONG_Z) if deep else 1)
+    along, plane = FIRST_ALONG if deep else 0, 0
+    for tried in planes:  # the widest filters take longest
+        if answer(tried, along) >= answer(plane, along):
+            plane = tried
+        elif tried - plane >= FALLS:
+            break
+    along = max(alongs, key=lambda k: answer(plane, k))
+    plane = max(planes[max(0, plane - 1) : plane + 2], key=lambda p: answer(p, along))
+    best = max(answers, key=lambda pair: answers[pair][crowded])
+    return (_sizes(*best, deep), answers[best][1]) if answers[best][1] > 0 else (None, 0.0)
 
 
-def _lone(places: Proposals, sigma: Triple) -> Proposals:
-    """The brightest places without another one near, at most `FITTED`."""
+def _sizes(plane: int, along: int, deep: bool) -> Triple:
+    across = IN_PLANE[plane]
+    return (ALONG_Z[along] if deep else across, across, across)
+
+
+def _answer(
+    image: npt.NDArray[Any], missing: BoolArray, sigma: Triple, part: float, even_noise: bool
+) -> tuple[float, float]:
+    """Median strength and height of the brightest spots in the filter for this size, `part` times as large; 0 where
+    there are too few."""
+    background, noise = estimate_surroundings(image, missing, sigma[2], even_noise=even_noise)
+    z, y, x = (part * s for s in sigma)
+    places = LaplacianOfGaussian((z, y, x), CLEAR).propose(image, missing, background, noise)
+    if len(places) < FEWEST:
+        return 0.0, 0.0
+    return float(np.median(places.strength[:STRONG])), float(np.median(places.amplitude[:STRONG]))
+
+
+def _lone(places: Proposals, sigma: Triple, most: int) -> Proposals:
+    """The brightest places without another one near, at most so many."""
     at = np.stack([places.z, places.y, places.x], axis=1) / np.array(sigma)
     kept: list[int] = []
     for index in range(len(places)):
@@ -89,7 +158,7 @@ def _lone(places: Proposals, sigma: Triple) -> Proposals:
         apart[index] = np.inf
         if apart.min(initial=np.inf) > LONE**2:
             kept.append(index)
-            if len(kept) == FITTED:
+            if len(kept) == most:
                 break
     return places.take(np.array(kept, np.intp))
 
@@ -137,20 +206,33 @@ def _size_of(
     weight = np.where(seen[:, None, None], noise.variance(np.maximum(box, level)) ** -0.5, 0.0)
     start = np.array([*centre, amplitude, level, *np.log(sigma)])
 
-    def misfit(p: FloatArray) -> FloatArray:
-        z, y, x = (
-            np.exp(-0.5 * ((axis - c) / s) ** 2)
-            for axis, c, s in zip(axes, p[:3], np.exp(p[5:]), strict=True)
-        )
+    def profiles(p: FloatArray) -> tuple[list[FloatArray], list[FloatArray]]:
+        """The factors of the three axes, and the distances in standard deviations."""
+        sizes = np.exp(np.clip(p[5:], start[5:] - MOST_CHANGE, start[5:] + MOST_CHANGE))
+        away = [(axis - c) / s for axis, c, s in zip(axes, p[:3], sizes, strict=True)]
         if not deep:
-            z = np.ones_like(z)
+            away[0] = np.zeros_like(away[0])
+        return [np.exp(-0.5 * u**2) for u in away], away
+
+    def misfit(p: FloatArray) -> FloatArray:
+        (z, y, x), _ = profiles(p)
         return np.asarray(((p[3] * z[:, None, None] * y[:, None] * x + p[4] - box) * weight).ravel())
 
-    reach = np.array([*(2 * s for s in sigma), np.inf, np.inf, 1.2, 1.2, 1.2])
-    found = least_squares(misfit, start, bounds=(start - reach, start + reach), max_nfev=30)
+    def slopes(p: FloatArray) -> FloatArray:
+        (z, y, x), (uz, uy, ux) = profiles(p)
+        spot = z[:, None, None] * y[:, None] * x * weight
+        light = p[3] * spot
+        along = (uz[:, None, None], uy[:, None], ux)
+        moved = [light * u / s for u, s in zip(along, np.exp(p[5:]), strict=True)]
+        return np.stack(
+            [*moved, spot, weight * np.ones_like(spot), *(light * u**2 for u in along)]
+        ).reshape(8, -1).T  # fmt: skip
+
+    found = least_squares(misfit, start, slopes, method="lm", max_nfev=STEPS)
     size = np.exp(found.x[5:])
     if not deep:
         size[0] = np.sqrt(size[1] * size[2])
-    off = np.abs(found.x - start)[5 + (not deep) :]
-    good = found.success and found.x[3] > 0 and (off < 1.15).all()
+    change = np.abs(found.x - start)[5 + (not deep) :]
+    moved = np.abs(found.x - start)[:3] / np.array(sigma)
+    good = found.success and found.x[3] > 0 and (change < MOST_CHANGE).all() and (moved < MOST_MOVED).all()
     return size if good and (size > LEAST).all() and (size < LARGEST).all() else None

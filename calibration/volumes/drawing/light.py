@@ -109,6 +109,7 @@ def _add_splines(
             psf.coefficients,
             psf.per_voxel / ratios[n],
             psf.centre,
+            psf.misfit,
         )
         set_box(centres[n], heights, (depth, height, width), wider, 1.0, box)
         if volume_of(box) == 0 or volume_of(box) > image.shape[1]:

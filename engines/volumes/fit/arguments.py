@@ -27,7 +27,7 @@ class KernelPsf(NamedTuple):
     """The PSF in voxels: a Gaussian of `sigma` (3,), or where `measured` the spline of `VolumePsf`.
 
     `coefficients` (J, K, L), `per_voxel` (3,) nodes a voxel, `centre` (3,) node of the point. `reach` (3,): the
-    distance from the point that is looked at.
+    distance from the point that is looked at. `misfit` is that of `VolumePsf`.
     """
 
     sigma: FloatArray
@@ -36,6 +36,7 @@ class KernelPsf(NamedTuple):
     coefficients: Float32Array
     per_voxel: FloatArray
     centre: FloatArray
+    misfit: float
 
 
 class Stack(NamedTuple):

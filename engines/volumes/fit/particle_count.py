@@ -10,6 +10,10 @@ and amplitudes up to A_most, one more has the prior density n / A_most in its fo
 with F the Fisher information of `joint_fit` (4), L the likelihood, and ' for one more. Brighter particles, with
 smaller errors, thus need to explain more: chance has more places to put them. The volume that a particle's errors
 fill is never taken as larger than that of its image, (4 pi)^(3/2) / 8 times the product of the PSF's sizes.
+
+A real image differs from the PSF, and what the PSF leaves over of a bright particle must not be taken for another.
+Of -2 ln L, a group may thus have misfit^2 sum (light^2 / V) too much at a place, with `misfit` of `VolumePsf`; one
+more particle has to explain more than that.
 """
 
 from __future__ import annotations
@@ -64,6 +68,23 @@ def misfit_of(size: int, parameters: int, room: Room) -> float:
 
 
 @njit(cache=True, nogil=True)
+def misfit_budget(box: IntArray, window: IntArray, ground: float, psf: KernelPsf, room: Room) -> float:
+    """-2 ln L in a box that the particles' light may leave over because it is unlike the PSF.
+
+    `room` holds the light and the weights of `fill_residual`.
+    """
+    if psf.misfit == 0.0:
+        return 0.0
+    tall, wide, energy, even = window[3] - window[2], window[5] - window[4], 0.0, np.float32(ground)
+    for i in range(box[0] - window[0], box[1] - window[0]):
+        for j in range(box[2] - window[2], box[3] - window[2]):
+            start = (i * tall + j) * wide - window[4]
+            for t in range(start + box[4], start + box[5]):
+                energy += room.weight[t] * (room.light[t] - room.base[t] - even) ** 2
+    return psf.misfit * psf.misfit * energy
+
+
+@njit(cache=True, nogil=True)
 def needed(information: float, brightest: float, stack: Stack, psf: KernelPsf) -> float:
     """-2 ln L that one more particle has to explain for even odds (1).
 
@@ -103,7 +124,8 @@ def _odds(
     held, covariance = np.zeros(size, np.bool_), np.empty((size, size))
     after, another = fit_window(more, plain, held, boxes, window, stack, psf, room, covariance)
     fill_residual(more, plain, boxes, window, stack, psf, room)
-    gain = (before - after) / misfit_of(volume_of(window), size, room)
+    budget = misfit_budget(boxes[n], window, plain[0], psf, room)
+    gain = (before - after - budget) / misfit_of(volume_of(window), size, room)
     brightest = 0.0
     for k in range(n + 1):
         brightest = max(brightest, more[k, A])

@@ -89,11 +89,13 @@ def with_second_order(covariance: FloatArray, ratio: FloatArray) -> FloatArray:
 def kernel_psf(psf: VolumePsf) -> KernelPsf:
     """The PSF as the kernels take it."""
     voxel, reach = np.array(psf.voxel_um), np.array(psf.reach_um) / psf.voxel_um
-    sigma = np.array(psf.sigma_voxels)
+    sigma, misfit = np.array(psf.sigma_voxels), float(psf.misfit)
     if psf.coefficients is None or psf.step_um is None or psf.centre is None:
-        return KernelPsf(sigma, reach, False, np.zeros((1, 1, 1), np.float32), np.ones(3), np.zeros(3))
+        return KernelPsf(
+            sigma, reach, False, np.zeros((1, 1, 1), np.float32), np.ones(3), np.zeros(3), misfit
+        )
     grid = np.ascontiguousarray(psf.coefficients, np.float32)
-    return KernelPsf(sigma, reach, True, grid, voxel / psf.step_um, np.array(psf.centre, np.float64))
+    return KernelPsf(sigma, reach, True, grid, voxel / psf.step_um, np.array(psf.centre, np.float64), misfit)
 
 
 def fit_spots(
@@ -108,17 +110,18 @@ def fit_spots(
     background_sd: float | None = None,
     density: float | None = None,
     limit: Limit | None = None,
+    more: bool = True,
 ) -> Fitted:
     """Fit the particles of a volume (Z, H, W) jointly, those that overlap and their background together.
 
-    Starts from `proposals`; particles that are left in the residual are added (their `source` is -1), and several
-    proposals of one particle become one. `heights_um` (Z,) are the slices' heights above the first one, rising; by
-    default `psf.voxel_um[0]` apart. Slices that are `missing` (Z,) are not used. `background_sd` is how far the
-    background around a particle may differ from `background`, in grey values (standard deviation); None: it is
-    fitted freely. `density` is how many particles are expected in a voxel, for the odds of particles beside others
-    (`particle_count`); None: as many as proposals. `limit` says which are fitted whole, the others have the short
-    fit; None: all are. Threads may call this at the same time. Raises `ValueError` for shapes that do not go
-    together.
+    Starts from `proposals`; particles that are left in the residual are added (their `source` is -1) unless no
+    `more` are asked for, and several proposals of one particle become one. `heights_um` (Z,) are the slices'
+    heights above the first one, rising; by default `psf.voxel_um[0]` apart. Slices that are `missing` (Z,) are not
+    used. `background_sd` is how far the background around a particle may differ from `background`, in grey values
+    (standard deviation); None: it is fitted freely. `density` is how many particles are expected in a voxel, for
+    the odds of particles beside others (`particle_count`); None: as many as proposals. `limit` says which are
+    fitted whole, the others have the short fit; None: all are. Threads may call this at the same time. Raises
+    `ValueError` for shapes that do not go together.
     """
     count = len(proposals)
     expected = max(count, 1) / max(image.size, 1) if density is None else density
@@ -141,7 +144,7 @@ def fit_spots(
             ground[first], covariance[first], fit[first],
         )  # fmt: skip
         usable &= ~short
-    used = fit_volume(stack, kernel, theta, count, usable, others, ground, covariance, fit)
+    used = fit_volume(stack, kernel, theta, count, usable, others, ground, covariance, fit, more)
     usable[used:] = False
     usable |= short
     usable &= np.isfinite(theta).all(axis=1) & np.isfinite(covariance).all(axis=(1, 2))

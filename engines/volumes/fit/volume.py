@@ -81,11 +81,13 @@ def fit_volume(
     ground: FloatArray,
     covariance: FloatArray,
     fit: FloatArray,
+    more: bool,
 ) -> int:
     """Fit the `usable` (N,) of the first `count` particles `theta` (N, 4) in place; returns how many are in use.
 
-    The rest is room for particles that are found in the residual. Fills `usable` and, for the usable ones, `ground`
-    (N,), the background's difference from the given one, `covariance` (N, 4, 4) and `fit` (N, 2) of `judge_group`.
+    The rest is room for particles that are found in the residual, which is done where `more` are looked for. Fills
+    `usable` and, for the usable ones, `ground` (N,), the background's difference from the given one, `covariance`
+    (N, 4, 4) and `fit` (N, 2) of `judge_group`.
     """
     room = make_room(psf, stack, FIRST_VOXELS)
     most = LARGEST_GROUP + SPARE
@@ -115,7 +117,7 @@ def fit_volume(
             if not last and (sweep == 0 or touched):
                 room = fit_group(now[:n], one, others, stack, psf, room)
             before = n
-            if sweep == 1:
+            if sweep == 1 and more:
                 n, room = find_more(now[: min(n + SPARE, most)], n, one, others, stack, psf, room)
             if last:
                 n, room = judge_group(now, n, one, source, others, stack, psf, room, spread, numbers)

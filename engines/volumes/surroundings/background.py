@@ -19,12 +19,14 @@ class Background:
     `grid` (Z, h, w) holds the background at the centres of cells of `cell_px` x `cell_px` pixels (the last cell of
     a row or column may be smaller, its centre is taken as if it were not); beyond the outermost centres it is
     continued as it is there. `sd` is how far the background at a place may differ from it, grey values (standard
-    deviation; NaN: not known).
+    deviation; NaN: not known). Where particles leave hardly any background (`crowded`) it is the darkest of what
+    lies between them.
     """
 
     grid: Float32Array
     cell_px: int
     sd: float = math.nan
+    crowded: bool = False
 
     def at(self, x: FloatArray, y: FloatArray, z: FloatArray) -> FloatArray:
         """Background at positions (N,) in voxels, of the nearest slice."""

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from engines.robust_sigma import SIGMA_OF_MAD
 from engines.volumes.surroundings.background import Background
 from engines.volumes.surroundings.cells import BLOCK, cell_statistics
+from engines.volumes.surroundings.crowding import is_crowded
 from engines.volumes.surroundings.noise import LEAST_VARIANCE, Noise
 
 Float32Array = npt.NDArray[np.float32]
@@ -42,11 +43,14 @@ def estimate_surroundings(
     missing: npt.NDArray[np.bool_],
     sigma_px: float,
     noise: Noise | None = None,
+    *,
+    even_noise: bool = False,
 ) -> tuple[Background, Noise]:
     """Background and noise of a volume (Z, H, W); `noise` is kept where it is known.
 
     `sigma_px` is the standard deviation of a spot in the plane, pixels. Slices that are `missing` (Z,) get the
-    background of their neighbours.
+    background of their neighbours. With `even_noise` it does not change with brightness (an inverted image, where
+    shot noise falls with the grey value).
     """
     _, height, width = image.shape
     if min(height, width) < 2 or bool(missing.all()):
@@ -56,14 +60,17 @@ def estimate_surroundings(
     edges_y, edges_x = _edges(height // block, cell), _edges(width // block, cell)
     shape = (image.shape[0], edges_y.size - 1, edges_x.size - 1)
     mean, variance = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    cell_statistics(image, missing, edges_y, edges_x, block, mean, variance)
+    crowded = is_crowded(image, missing, sigma_px, block)
+    cell_statistics(image, missing, edges_y, edges_x, block, crowded, mean, variance)
     grid = smoothed = smooth(mean, missing)
     structured = _structure(mean, grid, missing, variance, (cell * block) ** 2)
     grid = np.asarray(np.where(missing[:, None, None], grid, grid + structured * (mean - grid)), np.float32)
-    if noise is None:
+    if noise is None and even_noise:
+        noise = Noise(0.0, 0.0, max(float(np.nanmedian(variance)), LEAST_VARIANCE))
+    elif noise is None:
         noise = fit_noise(grid[~missing], variance[~missing], (cell * block) ** 2)
     sd = _uncertainty(mean, smoothed, missing, noise, (cell * block) ** 2)
-    return Background(grid, cell * block, sd), noise
+    return Background(grid, cell * block, sd, crowded), noise
 
 
 def _structure(

@@ -14,9 +14,10 @@ from scipy.spatial import cKDTree
 from benchmarks.volume_scene import Scene, draw
 from engines.refine.turns import NOTHING, Allowance
 from engines.settings import DetectorSettings
-from engines.volumes import first_size
+from engines.volumes import engine as volume_engine
 from engines.volumes.detector import VolumeDetector, Voxel
 from engines.volumes.engine import VolumeEngine
+from engines.volumes.first_look import FirstLook
 from engines.volumes.first_size import FirstSize
 from engines.volumes.limited_fit import VolumeFits, VolumeLimit
 from engines.volumes.psf import VolumePsf
@@ -195,12 +196,13 @@ class Slow:
 
         self.go, self.calls = threading.Event(), 0
         self._right = right
-        monkeypatch.setattr(first_size, "estimate_spot_size", self._estimate)
+        monkeypatch.setattr(volume_engine, "look", self._look)
 
-    def _estimate(self, image, missing):
+    def _look(self, image, missing, voxel_um, sigma_voxels, dark):
         self.calls += 1
         assert self.go.wait(60)
-        return (SIGMA, 7) if self._right(self.calls) else None
+        psf = VolumePsf.gaussian(*SPOT_UM, voxel_um)
+        return FirstLook(psf, SPOT_UM[::-1], 0.0, 7, False) if self._right(self.calls) else None
 
 
 def test_while_the_size_is_sought_volumes_are_passed_on_without_detections_and_a_replay_does_the_same(
@@ -247,12 +249,11 @@ def test_where_volumes_wait_for_the_size_a_sign_of_life_is_given(monkeypatch) ->
     assert found.info.decisions.learnt_from == -1
 
 
-def test_what_goes_wrong_in_the_estimate_is_raised_in_the_run(monkeypatch) -> None:
-    def fails(image, missing):
+def test_what_goes_wrong_in_the_first_look_is_raised_in_the_run() -> None:
+    def fails():
         raise ValueError("no volume")
 
-    monkeypatch.setattr(first_size, "estimate_spot_size", fails)
     size = FirstSize()
-    size.seek(3, np.zeros((3, 8, 8), np.uint16), np.zeros(3, bool))
+    size.seek(3, fails)
     with pytest.raises(ValueError, match="no volume"):
         size.wait(lambda: None)
