@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
 import sys
 import time
@@ -28,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from reporting import save
 from scipy.optimize import linear_sum_assignment
 
 from stream.messages import Detections, FrameInfo, TrackFlag
@@ -360,7 +360,7 @@ def main(arguments: list[str] | None = None) -> int:
             rows.append({"motion": name, "particles": particles, "snr": snr, "seeds": given.seeds,
                          "worst": min(one.ratio for one in found), **mean})  # fmt: skip
     if given.output is not None:
-        given.output.write_text(json.dumps(rows, indent=1) + "\n", encoding="ascii")
+        save(given.output, rows)
     return 0
 
 
