@@ -96,6 +96,7 @@ class VolumeEngine:
         self._costs: deque[FrameCost] = deque(maxlen=COSTS_KEPT)
         self._shape: tuple[int, ...] = ()
         self._z_step_um = math.nan
+        self._heights_um = 0.0, 0.0
         self._work = FrameWork(self._workers, "volumes")
 
     @property
@@ -108,6 +109,8 @@ class VolumeEngine:
         }
         if self._detector is not None:
             details |= self._detector.details
+        if self._heights_um[0] < self._heights_um[1]:
+            details["z_um"] = list(self._heights_um)
         backend, device = "numba", "cpu"
         if self._network is not None:
             backend, device, details["precision"] = self._network.back_end
@@ -191,6 +194,7 @@ class VolumeEngine:
         step_um = volume.z_step_um if depth > 1 else 1.0
         if math.isnan(self._z_step_um):
             self._z_step_um = step_um
+            self._heights_um = float(volume.z_um[0]), float(volume.z_um[-1])
         return Voxel(self._z_step_um, self._pixel_size_um)
 
     def _missing(self, frame: Frame) -> npt.NDArray[np.bool_]:

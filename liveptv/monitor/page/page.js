@@ -13,6 +13,7 @@ const SPACE_MS = 120; // between drawings of the trajectories in 3D, the slowest
 const ALIVE_MS = 10000; // between signs of life; the server disconnects a page that is silent for 30 s
 const AGAIN_MS = 1500; // before the page connects again
 const VOLUME_WORDS = { "w-rate": "volumes/s", "w-lost": "volumes lost", "w-frames": "volumes" };
+const LEFT_OUT_WORDS = { "no size": "volumes before the size of a spot was known", noise: "places that noise alone shows", doubtful: "of too little confidence", "no fit": "for which no fit was found" };
 const decode = new TextDecoder();
 const trails = new Trails(), camera = new Camera(el("stage"), el("image"), el("overlay"), trails), space = new Space(el("space"), el("space-caption"), trails), series = new Series();
 const steering = new Steering((said) => say(said), snapshot);
@@ -123,18 +124,18 @@ function showSummary(now) {
 
 function showDetection({ depth, accepted, fitted, compiling, errors_um: errors, left_out: left }) {
   const percent = (part) => (part == null ? "–" : `${(100 * part).toFixed(part > 0.995 || part < 0.1 ? 1 : 0)} %`), named = (um) => +um.toPrecision(2);
-  const range = depth && [depth.low_um, depth.high_um];
+  const range = depth && [depth.low_um, depth.high_um], volume = last?.header.volume;
   drawHistogram(el("depth"), {
-    edges: depth?.edges_um, values: depth?.particles, across: "depth z, µm (range of the model)", up: "particles per frame",
-    colour: depth && ((z) => depthColour(z, last?.header.depth_um ?? range)), nothing: depth ? "no particles yet" : "no depth in 2D: start the run with a calibration or a model",
+    edges: depth?.edges_um, values: depth?.particles, across: volume ? "height z, µm above the first slice" : "depth z, µm (range of the model)", up: "particles per frame",
+    colour: depth && ((z) => depthColour(z, last?.header.depth_um ?? range)), nothing: depth || volume ? "no particles yet" : "no depth in 2D: start the run with a calibration or a model",
   });
-  text("depth-caption", depth ? `last 10 s, depths ${depth.low_um.toFixed(0)} to ${depth.high_um.toFixed(0)} µm`.replaceAll("-", "−") : "");
+  text("depth-caption", depth ? `last 10 s, ${volume ? "heights" : "depths"} ${depth.low_um.toFixed(0)} to ${depth.high_um.toFixed(0)} µm`.replaceAll("-", "−") : "");
   text("d-covered", depth ? percent(depth.covered) : "–");
   text("d-accepted", percent(accepted));
   text("d-errors", Object.values(errors).map(named).join(", ") || "–");
-  const reasons = Object.entries(left).map(([why, count]) => `${count} ${why}`);
+  const reasons = Object.entries(left).map(([why, count]) => `${count} ${LEFT_OUT_WORDS[why] ?? why}`);
   const why = compiling ? "as the fit was still being compiled" : "as there is no time for more";
-  const reduced = fitted == null || fitted > 0.97 ? "" : `Fit on ${percent(fitted)} of particles, ${why}. `;
+  const reduced = fitted == null || fitted > 0.97 ? "" : volume ? `The whole fit on ${percent(fitted)} of particles, ${why}; a short one on the others. ` : `Fit on ${percent(fitted)} of particles, ${why}. `;
   text("d-left", reduced + (reasons.length ? `Left out so far: ${reasons.join(", ")}.` : ""));
 }
 

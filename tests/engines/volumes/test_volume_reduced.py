@@ -178,7 +178,9 @@ def test_volumes_of_a_run_in_a_hurry_come_out_the_same_once_more(live_workers, r
             if frame.info.frame % 3:
                 live += engine.results(0.0)
         live += rest_of(engine)
-        costs = engine.costs()
+        costs, details = engine.costs(), engine.info.details
+    assert details["z_um"] == [0.0, 4.5]  # of what the page shows
+    assert details["refine"]["reduced"] == sum(cost.reduced for cost in costs) > 0
     assert [cost.frame for cost in sorted(costs)] == list(range(15))
     assert all(cost.network_ms > 0 and cost.reduced <= cost.particles for cost in costs)
     assert {found.info.decisions.fit for found in live} == {FitDecision.LIMITED, FitDecision.NO_TIME}
