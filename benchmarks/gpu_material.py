@@ -92,8 +92,8 @@ def make_large(folder: Path) -> Path:
     import torch
 
     from engines.network.architecture import ParticleNet, Planes
+    from engines.network.card_text import KEY
     from engines.network.model import INPUT, OUTPUT
-    from engines.network.model_card import KEY
     from engines.network.weights import KEY as WEIGHTS
     from engines.network.weights import pack
     from engines.refine import psf_text as packed

@@ -12,8 +12,8 @@ from calibration.psf_model import PsfModel
 from calibration.recalibration.estimate import Recalibrated
 from engines.bounded_reading import MOST_MODEL_BYTES, read_file
 from engines.file_hash import file_hash
+from engines.network.card_text import KEY
 from engines.network.model import OnnxModel
-from engines.network.model_card import KEY
 from engines.network.properties import with_properties
 from engines.refine import psf_text as packed
 from engines.refine.misfit import Misfit

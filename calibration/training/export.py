@@ -21,8 +21,9 @@ from calibration.training.material import Material
 from calibration.training.scoring import SCORING_SEED, HeldOut
 from calibration.training.settings import TrainingError, TrainingSettings
 from engines.network.architecture import ParticleNet, Planes, Size
+from engines.network.card_text import KEY
 from engines.network.model import INPUT, ORIGIN, OUTPUT, OnnxModel, kind_key
-from engines.network.model_card import KEY, PLAIN_SCHEMA, SCHEMA, ModelCard
+from engines.network.model_card import PLAIN_SCHEMA, SCHEMA, ModelCard
 from engines.network.preparation import padded
 from engines.network.weights import KEY as WEIGHTS
 from engines.network.weights import pack, unpack

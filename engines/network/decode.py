@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from engines.network.chains import chains
 from engines.network.layout import (
     CHANNELS,
     LEAST_SIGMA,
@@ -198,35 +199,13 @@ def _collect_planes(planes: Any, least_logit: float) -> tuple[FloatArray, bool]:
 
 
 @njit(cache=True, nogil=True)
-def _grid(rows: Any, cell_px: float) -> tuple[Any, Any, Any]:
-    """Chains of the rows in each cell of a grid: cell of each row, first row of each cell, next of each row."""
-    low_x, low_y, high_x, high_y = rows[0, 0], rows[0, 1], rows[0, 0], rows[0, 1]
-    for n in range(
-        1, rows.shape[0]
-    ):  # in place of `min` and `max`, which take numba longer to compile than this
-        low_x, high_x = min(low_x, rows[n, 0]), max(high_x, rows[n, 0])
-        low_y, high_y = min(low_y, rows[n, 1]), max(high_y, rows[n, 1])
-    across = int((high_x - low_x) / cell_px) + 3
-    down = int((high_y - low_y) / cell_px) + 3
-    cell = np.empty((rows.shape[0], 2), np.int64)
-    first = np.full((down, across), -1)
-    following = np.full(rows.shape[0], -1)
-    for n in range(rows.shape[0] - 1, -1, -1):
-        i, j = int((rows[n, 1] - low_y) / cell_px) + 1, int((rows[n, 0] - low_x) / cell_px) + 1
-        cell[n, 0], cell[n, 1] = i, j
-        following[n] = first[i, j]
-        first[i, j] = n
-    return cell, first, following
-
-
-@njit(cache=True, nogil=True)
 def _merge(slots: Any, floor: Any) -> FloatArray:
     """Particles (M, 8) of slots (N, 8) in falling order: each takes in those that agree with it, nearest first.
 
     Columns beyond the eighth are averaged like the positions.
     """
     count, columns = slots.shape
-    cell, first, following = _grid(slots, SAME_PX)
+    cell, first, following = chains(slots, SAME_PX)
     free = np.ones(count, np.bool_)
     merged = np.empty((count, columns))
     near = np.empty(count, np.int64)
@@ -304,7 +283,7 @@ def _root(parent: Any, n: int) -> int:
 def _keep(rows: Any) -> Any:
     """Which rows (N, 8), in falling order, are particles; fills in their confidence."""
     count = rows.shape[0]
-    cell, first, following = _grid(rows, GROUP_PX)
+    cell, first, following = chains(rows, GROUP_PX)
     parent = np.arange(count)
     for n in range(count):
         for i in range(cell[n, 0] - 1, cell[n, 0] + 2):

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from engines.bounded_reading import refuse_long_text
+from engines.network.card_text import TrainedCard, read_card
 from engines.network.layout import CHANNELS, MOST_KINDS, SLOTS, STRIDE
-from stream.errors import ConfigurationError
-from stream.settings import describe
 
-KEY = "liveptv"
 SCHEMA = 3
 PLAIN_SCHEMA = 2
 """Of files for an even field and one kind of particles, which programs of that schema read too."""
@@ -30,7 +18,7 @@ VOLUME = "volume"
 Polarity = Literal["dark", "bright"]
 
 
-class ModelCard(BaseModel):
+class ModelCard(TrainedCard):
     """The metadata of a model, JSON under the key `liveptv`.
 
     The input is (image / background - 1), times -1 where particles are dark, over `noise_contrast`: the
@@ -44,9 +32,6 @@ class ModelCard(BaseModel):
     `recalibrated` has an entry for each time that the PSF model's terms were updated, the last one last.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-    schema_version: int = Field(ge=1)
     pixel_size_um: float = Field(gt=0)
     polarity: Polarity
     middle_um: float
@@ -60,13 +45,7 @@ class ModelCard(BaseModel):
     stride: int = STRIDE
     slots: int = SLOTS
     channels: int = CHANNELS
-    size: str
-    made_from: str
-    calibration_sha256: str = ""
-    training: dict[str, Any] = Field(default_factory=dict)
-    scores: dict[str, Any] = Field(default_factory=dict)
     recalibrated: list[dict[str, Any]] = Field(default_factory=list)
-    versions: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _is_of_this_layout(self) -> ModelCard:
@@ -89,19 +68,8 @@ class ModelCard(BaseModel):
 
 def card_of(metadata: Mapping[str, str], name: str) -> ModelCard:
     """The card in the metadata of a model. Raises `ConfigurationError` where there is none, or a bad one."""
-    text = metadata.get(KEY)
-    if text is None:
-        raise ConfigurationError(f"{name} is not a liveptv model; make one with `liveptv train`")
-    try:
-        refuse_long_text(metadata, KEY)
-        data = json.loads(text)
-        if int(data.get("schema_version", 0)) > SCHEMA:
-            raise ConfigurationError(f"{name} was made by a newer liveptv; update this one")
-        if data.get("kind") == VOLUME:
-            raise ConfigurationError(f"{name} is a network for volumes, which reads no single images")
-        return ModelCard.model_validate(data)
-    except ConfigurationError:
-        raise
-    except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        detail = describe(error) if isinstance(error, ValidationError) else " ".join(str(error).split())
-        raise ConfigurationError(f"the metadata of {name} is damaged: {detail}; train it again") from error
+    return read_card(ModelCard, metadata, name, SCHEMA, _refused)
+
+
+def _refused(data: dict[str, Any]) -> str:
+    return "is a network for volumes, which reads no single images" if data.get("kind") == VOLUME else ""

@@ -9,8 +9,9 @@ import tifffile
 from recorded_particles import PIXEL_UM, flat_field_model, gaussian_psf, record
 
 from calibration.recalibration.terms import with_depths
+from engines.network.card_text import KEY
 from engines.network.model import OnnxModel
-from engines.network.model_card import KEY, card_of
+from engines.network.model_card import card_of
 from engines.network.properties import with_properties
 from engines.refine import psf_text
 from liveptv.cli import run_command_line

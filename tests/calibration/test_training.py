@@ -29,9 +29,9 @@ from calibration.training.settings import TrainingError, TrainingSettings  # noq
 from calibration.training.train import train  # noqa: E402
 from calibration.training.trainer import Trainer, rate_at, targets_of  # noqa: E402
 from engines.network.architecture import ParticleNet, parameters_of  # noqa: E402
+from engines.network.card_text import KEY  # noqa: E402
 from engines.network.layout import CHANNELS, LOGIT, SIGMA_X, SLOTS, STRIDE, X  # noqa: E402
 from engines.network.model import OnnxModel  # noqa: E402
-from engines.network.model_card import KEY  # noqa: E402
 from stream.errors import ConfigurationError  # noqa: E402
 
 QUICK = TrainingSettings(minutes=1.0, crop_px=64, batch=4, learning_rate=5e-3, score_every_s=1e6)

@@ -23,7 +23,8 @@ from calibration.volumes.training.export import export, make_card, read_volume_w
 from calibration.volumes.training.loss import VolumeTargets, volume_loss  # noqa: E402
 from calibration.volumes.training.material import VolumeMaterial, material_for  # noqa: E402
 from calibration.volumes.training.method import method, targets_of  # noqa: E402
-from engines.network.model_card import KEY, card_of  # noqa: E402
+from engines.network.card_text import KEY  # noqa: E402
+from engines.network.model_card import card_of  # noqa: E402
 from engines.settings import DetectorSettings  # noqa: E402
 from engines.volumes.network.agreement import SINGLE, check_agreement, difference, drawn_volume  # noqa: E402
 from engines.volumes.network.architecture import WIDTHS, SteadyNorm, VolumeNet  # noqa: E402

@@ -12,7 +12,7 @@ from engines.comparison.volumes.card import hourglass_card, is_of_comparison
 from engines.comparison.volumes.input import MULTIPLE, normalised, padded
 from engines.comparison.volumes.maxima import local_maxima
 from engines.comparison.volumes.targets import EXTRA_WEIGHT, binary_mask, density_map, weight_map
-from engines.network.model_card import KEY
+from engines.network.card_text import KEY
 from stream.errors import ConfigurationError
 
 SHAPE = (6, 12, 16)

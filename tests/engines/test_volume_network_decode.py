@@ -48,6 +48,7 @@ def test_nothing_is_no_particle():
     assert decode(nothing()).shape == (0, len(ROW))
 
 
+@settings(deadline=None)  # the first example may compile
 @given(st.floats(-0.49, 5.49), st.floats(-0.49, 23.4), st.floats(-0.49, 31.4), st.floats(0.1, 0.99))
 def test_a_particle_is_read_where_it_is(z, y, x, probability):
     planes = nothing()
@@ -100,7 +101,7 @@ def test_numbers_that_are_none_are_refused(wrong, channel):
         decode(planes)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 4))
 def test_probability_is_kept_and_ordered_whatever_the_network_says(seed, layers):
     rng = np.random.default_rng(seed)

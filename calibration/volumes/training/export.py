@@ -16,8 +16,8 @@ from calibration.training.export import LIBRARIES, SIGMA_RANGE, forget_where_it_
 from calibration.training.settings import TrainingError, TrainingSettings
 from calibration.volumes.training.material import VolumeMaterial
 from calibration.volumes.training.scoring import SCORING_SEED, sigma_ratios
+from engines.network.card_text import KEY
 from engines.network.model import INPUT
-from engines.network.model_card import KEY
 from engines.network.weights import KEY as WEIGHTS
 from engines.network.weights import pack, unpack
 from engines.volumes.network.agreement import SINGLE, difference, drawn_volume

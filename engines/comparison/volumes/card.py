@@ -6,25 +6,22 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from engines.bounded_reading import refuse_long_text
 from engines.comparison.volumes.kinds import TITLES, Kind
-from engines.network.model_card import KEY
+from engines.network.card_text import KEY, Card, read_card
 from stream.errors import ConfigurationError
-from stream.settings import describe
 
 SCHEMA = 1
 
 
-class HourglassCard(BaseModel):
+class HourglassCard(Card):
     """Which of the networks it is and how it was trained.
 
     The network takes a stack with mean 0 and standard deviation 1 and gives a map within 0 to 1, in which voxels
     from `threshold` on may be particles. It knows voxels, not um.
     """
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     schema_version: int = Field(SCHEMA, ge=1)
     kind: Kind
@@ -50,13 +47,4 @@ def hourglass_card(metadata: Mapping[str, str], name: str) -> HourglassCard:
         raise ConfigurationError(
             f"{name} is not DetNet3D or DM-DetNet3D; train one with benchmarks/volume_networks.py"
         )
-    try:
-        data = json.loads(metadata[KEY])
-        if int(data.get("schema_version", 0)) > SCHEMA:
-            raise ConfigurationError(f"{name} was made by a newer liveptv; update this one")
-        return HourglassCard.model_validate(data)
-    except ConfigurationError:
-        raise
-    except (ValueError, TypeError, ArithmeticError) as error:
-        detail = describe(error) if isinstance(error, ValidationError) else " ".join(str(error).split())
-        raise ConfigurationError(f"the metadata of {name} is damaged: {detail}; train it again") from error
+    return read_card(HourglassCard, metadata, name, SCHEMA)

@@ -19,7 +19,7 @@ from engines.comparison.volumes.hourglass import Hourglass
 from engines.comparison.volumes.input import MULTIPLE
 from engines.comparison.volumes.kinds import Kind
 from engines.comparison.volumes.model import INPUT, OUTPUT, HourglassModel
-from engines.network.model_card import KEY
+from engines.network.card_text import KEY
 from stream.errors import ConfigurationError
 from stream.unfinished_files import written_beside
 

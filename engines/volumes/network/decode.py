@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from engines.network.chains import chains
 from engines.volumes.network.layout import (
     BRIGHTNESS,
     CHANNELS,
@@ -109,24 +110,6 @@ def _collect(planes: Any, least_logit: float) -> tuple[FloatArray, bool]:
 
 
 @njit(cache=True, nogil=True)
-def _chains(rows: Any, side: float) -> tuple[Any, Any, Any]:
-    """Chains of the rows in each square of a grid: square of each row, first row of each, next of each row."""
-    low_x, low_y, high_x, high_y = rows[0, 0], rows[0, 1], rows[0, 0], rows[0, 1]
-    for n in range(1, rows.shape[0]):
-        low_x, high_x = min(low_x, rows[n, 0]), max(high_x, rows[n, 0])
-        low_y, high_y = min(low_y, rows[n, 1]), max(high_y, rows[n, 1])
-    first = np.full((int((high_y - low_y) / side) + 3, int((high_x - low_x) / side) + 3), -1)
-    square = np.empty((rows.shape[0], 2), np.int64)
-    following = np.full(rows.shape[0], -1)
-    for n in range(rows.shape[0] - 1, -1, -1):
-        j, i = int((rows[n, 1] - low_y) / side) + 1, int((rows[n, 0] - low_x) / side) + 1
-        square[n, 0], square[n, 1] = j, i
-        following[n] = first[j, i]
-        first[j, i] = n
-    return square, first, following
-
-
-@njit(cache=True, nogil=True)
 def _apart(one: Any, other: Any) -> float:
     """Squared distance of two rows in their standard errors."""
     total = 0.0
@@ -140,7 +123,7 @@ def _apart(one: Any, other: Any) -> float:
 def _merge(rows: Any) -> FloatArray:
     """Particles (M, 9) of rows (N, 9) in falling order: each takes in those that agree with it, nearest first."""
     count = rows.shape[0]
-    square, first, following = _chains(rows, SAME_PX)
+    square, first, following = chains(rows, SAME_PX)
     free = np.ones(count, np.bool_)
     merged = np.empty((count, CHANNELS))
     near, distance = np.empty(count, np.int64), np.empty(count)

@@ -6,41 +6,37 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from engines.bounded_reading import refuse_long_text
-from engines.network.model_card import KEY, VOLUME
+from engines.network.card_text import KEY, Card, TrainedCard, read_card
+from engines.network.model_card import VOLUME
 from engines.volumes.model import VolumeModel
 from engines.volumes.network.layout import CHANNELS, STEP, STRIDE
 from engines.volumes.psf import VolumePsf
 from engines.volumes.surroundings.noise import Noise
 from stream.errors import ConfigurationError
-from stream.settings import describe
 
 PSF_KEY = "liveptv_volume_psf"
 """Key of the PSF (`VolumePsf.to_json`), which the fit behind the network uses."""
 SCHEMA = 1
 
 
-class NoiseCard(BaseModel):
+class NoiseCard(Card):
     """The camera's noise, as `engines.volumes.surroundings.noise.Noise` has it."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     gain: float = Field(ge=0)
     offset: float
     read_variance: float = Field(ge=0)
 
 
-class VolumeCard(BaseModel):
+class VolumeCard(TrainedCard):
     """The metadata of a volume network, JSON under the key `liveptv`.
 
     Input and output are those of `engines.volumes.network.layout`; the standard errors are to be multiplied by
     `sigma_scale` (x, y, z, brightness). It was trained for particles of the PSF in the same file, with backgrounds
     of about `light` grey values above the camera's offset.
     """
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     kind: Literal["volume"] = "volume"
     schema_version: int = Field(SCHEMA, ge=1)
@@ -50,12 +46,6 @@ class VolumeCard(BaseModel):
     stride: int = STRIDE
     step: int = STEP
     channels: int = CHANNELS
-    size: str
-    made_from: str
-    calibration_sha256: str = ""
-    training: dict[str, Any] = Field(default_factory=dict)
-    scores: dict[str, Any] = Field(default_factory=dict)
-    versions: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _is_of_this_layout(self) -> VolumeCard:
@@ -77,22 +67,11 @@ def is_volume_card(metadata: Mapping[str, str]) -> bool:
 
 def volume_card_of(metadata: Mapping[str, str], name: str) -> VolumeCard:
     """The card in the metadata of a model. Raises `ConfigurationError` where there is none, or a bad one."""
-    text = metadata.get(KEY)
-    if text is None:
-        raise ConfigurationError(f"{name} is not a liveptv model; make one with `liveptv train`")
-    try:
-        refuse_long_text(metadata, KEY)
-        data = json.loads(text)
-        if data.get("kind") != VOLUME:
-            raise ConfigurationError(f"{name} is a network for images, which reads no volumes")
-        if int(data.get("schema_version", 0)) > SCHEMA:
-            raise ConfigurationError(f"{name} was made by a newer liveptv; update this one")
-        return VolumeCard.model_validate(data)
-    except ConfigurationError:
-        raise
-    except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        detail = describe(error) if isinstance(error, ValidationError) else " ".join(str(error).split())
-        raise ConfigurationError(f"the metadata of {name} is damaged: {detail}; train it again") from error
+    return read_card(VolumeCard, metadata, name, SCHEMA, _refused)
+
+
+def _refused(data: dict[str, Any]) -> str:
+    return "" if data.get("kind") == VOLUME else "is a network for images, which reads no volumes"
 
 
 def volume_model_of(metadata: Mapping[str, str], card: VolumeCard, name: str) -> VolumeModel:
