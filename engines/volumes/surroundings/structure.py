@@ -43,7 +43,7 @@ def with_structure(
 
     Medians of blocks of voxels, each with its neighbours along all axes, less the given background.
     """
-    depth, height, width = image.shape
+    _, height, width = image.shape
     rows, columns = height // BLOCK, width // BLOCK
     size = [_odd(ACROSS_SIGMAS * s / b) for s, b in zip(sigma_voxels, (3 * BLOCK, BLOCK, BLOCK), strict=True)]
     if min(rows, columns) < 2 * max(size[1:]) or bool(missing.any()):
@@ -52,12 +52,12 @@ def with_structure(
     probed = min(rows, PROBE_BLOCKS)
     first = (rows - probed) // 2
     _, _, off = _off(image, background, noise, first, first + probed, columns)
-    quiet = maximum_filter(off, size=size, mode="nearest") < QUIET
-    raised = median_filter(off, size=size, mode="nearest") > CLEAR * error
-    if np.count_nonzero(raised & quiet) < LEAST_PART * max(np.count_nonzero(quiet), 1):
+    quiet = np.asarray(maximum_filter(off, size=size, mode="nearest")) < QUIET
+    raised = np.asarray(median_filter(off, size=size, mode="nearest")) > CLEAR * error
+    if np.count_nonzero(raised & quiet) < LEAST_PART * max(int(np.count_nonzero(quiet)), 1):
         return background
     coarse, spread, off = _off(image, background, noise, 0, rows, columns)
-    local = median_filter(off, size=size, mode="nearest")
+    local = np.asarray(median_filter(off, size=size, mode="nearest"))
     kept = np.maximum(1 - (CLEAR * error / np.maximum(np.abs(local), error)) ** 2, 0)
     smooth = gaussian_filter(local * kept, (0.5, 0.7, 0.7), mode="nearest")
     grid = np.ascontiguousarray(coarse + smooth * spread, np.float32)
@@ -80,4 +80,8 @@ def _off(
     blocks = image[:, first * BLOCK : last * BLOCK, : columns * BLOCK]
     seen = blocks.reshape(depth, last - first, BLOCK, columns, BLOCK).mean(axis=(2, 4), dtype=np.float32)
     spread = np.sqrt(noise.variance(coarse)) / BLOCK
-    return coarse.astype(np.float32), spread.astype(np.float32), np.asarray((seen - coarse) / spread, np.float32)
+    return (
+        coarse.astype(np.float32),
+        spread.astype(np.float32),
+        np.asarray((seen - coarse) / spread, np.float32),
+    )
