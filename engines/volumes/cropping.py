@@ -41,11 +41,11 @@ def liveliest_part(
                 level = float(np.partition(part, part.size - count)[-count:].mean())
                 if level > best:
                     best, chosen = level, (z, y, x)
-    z, y, x = (slice(start, start + edge) for start, edge in zip(chosen, most, strict=True))
-    return z, y, x
+    (z, y, x), (deep, tall, wide) = chosen, most
+    return slice(z, z + deep), slice(y, y + tall), slice(x, x + wide)
 
 
 def _starts(size: int, edge: int) -> list[int]:
     """Where parts of `edge` begin that cover `size`."""
     count = -(-size // edge)
-    return np.unique(np.linspace(0, max(size - edge, 0), count).astype(int)).tolist()
+    return [int(start) for start in np.unique(np.linspace(0, max(size - edge, 0), count).astype(int))]

@@ -85,6 +85,7 @@ def look(
 
 def _is_dark(image: npt.NDArray[Any], missing: BoolArray, sigma_voxels: Triple | None) -> bool:
     """Whether dark spots are surely deeper than bright ones are high."""
-    bright = first_size(image, missing, sigma_voxels)[1]
+    # around a bright spot the filter's answer is dark: one is enough not to take that for particles
+    bright = first_size(image, missing, sigma_voxels, fewest=1)[1]
     dark = first_size(inverted(image), missing, sigma_voxels, even_noise=True)[1]
     return dark > DARKER * bright

@@ -14,6 +14,6 @@ def inverted(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
     Its noise falls with the grey value where it is shot noise, so that it is taken as even
     (`estimate_surroundings`).
     """
-    turned = np.subtract(np.iinfo(image.dtype).max, image, dtype=image.dtype)
+    turned: npt.NDArray[Any] = np.subtract(np.iinfo(image.dtype).max, image, dtype=image.dtype)
     turned.flags.writeable = False
     return turned

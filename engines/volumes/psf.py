@@ -215,13 +215,8 @@ class VolumePsf:
             if find(group, "coefficients") is None:
                 return cls(voxel, sigma, misfit=misfit)
             grid = values(group, "coefficients", ndim=3, most_bytes=MOST_IMAGE_BYTES).astype(np.float32)
-            return cls(
-                voxel,
-                sigma,
-                grid,
-                *(_triple(attribute(group, name)) for name in ("step_um", "centre")),
-                misfit=misfit,
-            )
+            step, centre = (_triple(attribute(group, name)) for name in ("step_um", "centre"))
+            return cls(voxel, sigma, grid, step, centre, misfit)
         except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError) as error:
             raise ConfigurationError(
                 f"cannot read the PSF of the volumes ({error}); calibrate again"

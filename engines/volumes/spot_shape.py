@@ -159,7 +159,7 @@ def _step(
     def solved(columns: list[FloatArray]) -> tuple[float, FloatArray]:
         table = np.stack([*(c[shown] * root for c in columns), root], axis=1)
         found = np.linalg.lstsq(table, wanted, rcond=None)[0]
-        return float(((wanted - table @ found) ** 2).sum()), found
+        return float(((wanted - table @ found) ** 2).sum()), np.asarray(found, np.float64)
 
     losses = {ball: solved([light(sigma, ball)])[0] for ball in ROUNDNESS}
     best = min(losses, key=lambda ball: losses[ball])

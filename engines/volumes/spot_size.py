@@ -90,32 +90,39 @@ def estimate_spot_size(
 
 
 def first_size(
-    image: npt.NDArray[Any], missing: BoolArray, given: Triple | None = None, *, even_noise: bool = False
+    image: npt.NDArray[Any],
+    missing: BoolArray,
+    given: Triple | None = None,
+    *,
+    even_noise: bool = False,
+    fewest: int = FEWEST,
 ) -> tuple[Triple | None, float]:
     """The size of those tried to which the brightest spots answer best, and their median height, grey values; None
-    without spots. A size that is `given` is the only one tried."""
+    with less than the `fewest` spots. A size that is `given` is the only one tried."""
     part = liveliest_part(image, missing, LOOKED_AT)
-    found = _best_size(image[part], missing[part[0]], given, even_noise)
+    found = _best_size(image[part], missing[part[0]], given, even_noise, fewest)
     if found[0] is None and image[part].shape != image.shape:
-        found = _best_size(image, missing, given, even_noise)
+        found = _best_size(image, missing, given, even_noise, fewest)
     return found
 
 
 def _best_size(
-    image: npt.NDArray[Any], missing: BoolArray, given: Triple | None, even_noise: bool
+    image: npt.NDArray[Any], missing: BoolArray, given: Triple | None, even_noise: bool, fewest: int
 ) -> tuple[Triple | None, float]:
     """The best size in the plane, then along z, then in the plane beside it."""
     crowded = is_crowded(image, missing, CROWDED_PROBE)
     part = CROWDED_SIGMAS if crowded else LOG_SIGMAS
     if given is not None:
-        height = _answer(image, missing, given, part, even_noise)[1]
+        height = _answer(image, missing, given, part, even_noise, fewest)[1]
         return given if height > 0 else None, height
     deep = int((~missing).sum()) >= 3
     answers: dict[tuple[int, int], tuple[float, float]] = {}
 
     def answer(plane: int, along: int) -> float:
         if (plane, along) not in answers:
-            answers[plane, along] = _answer(image, missing, _sizes(plane, along, deep), part, even_noise)
+            answers[plane, along] = _answer(
+                image, missing, _sizes(plane, along, deep), part, even_noise, fewest
+            )
         return answers[plane, along][crowded]
 
     planes, alongs = range(len(IN_PLANE)), range(len(ALONG_Z) if deep else 1)
@@ -137,14 +144,14 @@ def _sizes(plane: int, along: int, deep: bool) -> Triple:
 
 
 def _answer(
-    image: npt.NDArray[Any], missing: BoolArray, sigma: Triple, part: float, even_noise: bool
+    image: npt.NDArray[Any], missing: BoolArray, sigma: Triple, part: float, even_noise: bool, fewest: int
 ) -> tuple[float, float]:
     """Median strength and height of the brightest spots in the filter for this size, `part` times as large; 0 where
     there are too few."""
     background, noise = estimate_surroundings(image, missing, sigma[2], even_noise=even_noise)
     z, y, x = (part * s for s in sigma)
     places = LaplacianOfGaussian((z, y, x), CLEAR).propose(image, missing, background, noise)
-    if len(places) < FEWEST:
+    if len(places) < fewest:
         return 0.0, 0.0
     return float(np.median(places.strength[:STRONG])), float(np.median(places.amplitude[:STRONG]))
 

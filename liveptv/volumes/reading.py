@@ -14,7 +14,7 @@ def wants_volumes(settings: DetectorSettings) -> bool | None:
 
     if is_for_volumes(settings):
         return True
-    of_images = settings.engine != "auto" or settings.diameter_px is not None or settings.polarity != "auto"
+    of_images = settings.engine != "auto" or settings.diameter_px is not None
     if settings.model is not None or settings.file is not None or settings.bright is not None or of_images:
         return False
     return None

@@ -52,12 +52,12 @@ def with_structure(
     probed = min(rows, PROBE_BLOCKS)
     first = (rows - probed) // 2
     _, _, off = _off(image, background, noise, first, first + probed, columns)
-    quiet = maximum_filter(off, size=size, mode="nearest") < QUIET
-    raised = median_filter(off, size=size, mode="nearest") > CLEAR * error
-    if np.count_nonzero(raised & quiet) < LEAST_PART * max(np.count_nonzero(quiet), 1):
+    quiet = np.asarray(maximum_filter(off, size=size, mode="nearest")) < QUIET
+    raised = np.asarray(median_filter(off, size=size, mode="nearest")) > CLEAR * error
+    if np.count_nonzero(raised & quiet) < LEAST_PART * max(int(np.count_nonzero(quiet)), 1):
         return background
     coarse, spread, off = _off(image, background, noise, 0, rows, columns)
-    local = median_filter(off, size=size, mode="nearest")
+    local = np.asarray(median_filter(off, size=size, mode="nearest"))
     kept = np.maximum(1 - (CLEAR * error / np.maximum(np.abs(local), error)) ** 2, 0)
     smooth = gaussian_filter(local * kept, (0.5, 0.7, 0.7), mode="nearest")
     grid = np.ascontiguousarray(coarse + smooth * spread, np.float32)

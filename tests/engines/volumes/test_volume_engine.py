@@ -181,7 +181,6 @@ def test_images_and_volumes_without_heights_are_refused(volumes):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"polarity": "dark"}, "invert the images"),
         ({"engine": "network"}, "give a model"),
         ({"engine": "classical"}, "reads images"),
     ],
@@ -189,6 +188,16 @@ def test_images_and_volumes_without_heights_are_refused(volumes):
 def test_settings_that_volumes_do_not_have_are_refused(settings, message):
     with pytest.raises(ConfigurationError, match=message):
         open_engine(DetectorSettings(**settings), model=None, pixel_size_um=PIXEL_UM, volumes=True)
+
+
+def test_a_calibration_is_not_for_dark_particles(tmp_path):
+    with pytest.raises(ConfigurationError, match="invert the images"):
+        open_engine(
+            DetectorSettings(polarity="dark"),
+            model=_calibration(tmp_path / "beads.h5"),
+            pixel_size_um=PIXEL_UM,
+            volumes=True,
+        )
 
 
 def test_settings_for_volumes_are_refused_for_images():
