@@ -210,7 +210,7 @@ def _continue(tracks: Any, links: Any, measured: Any, rules: Any, moment: Any, o
             remember_brightness(state, kept, table[6, origin[j]], label[HITS, kept])
             flag = 0.0 if label[HITS, kept] >= confirm else TENTATIVE
             _write(state, label, kept, axes, moment, flag, rows)
-            _write_measured(kept, j, axes, z, R, origin, table, moment.height, rows)
+            write_measured(kept, j, axes, z, R, origin, table, moment.height, rows)
         settled[kept] = j >= 0 and label[HITS, kept] >= confirm
         kept += 1
     return kept
@@ -257,23 +257,40 @@ def _bear(
                 velocity[a], variance[a] = 0.0, unknown[a]
         for a in range(3):
             state[VELOCITY + a, kept], state[VV + a, kept] = velocity[a], variance[a]
-        label[ID, kept] = tracks.next_id + tally[BORN]
-        label[FIRST, kept] = moment.frame
-        label[SEEN, kept] = moment.clock
-        label[HITS, kept] = 1
+        begin(label, kept, tracks.next_id + tally[BORN], moment.frame, moment.clock)
         remember_brightness(state, kept, table[6, origin[j]], 1)
         settled[kept] = confirmed
         _write(state, label, kept, axes, moment, 0.0 if confirmed else TENTATIVE, rows)
-        _write_measured(kept, j, axes, z, R, origin, table, moment.height, rows)
+        write_measured(kept, j, axes, z, R, origin, table, moment.height, rows)
         tally[BORN] += 1
         kept += 1
     return kept
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def begin(label: Any, i: int, number: int, frame: int, clock: int) -> None:
+    """Give the new track `i` its number; `frame` and `clock` are those of its first detection."""
+    label[ID, i] = number
+    label[FIRST, i] = frame
+    label[SEEN, i] = clock
+    label[HITS, i] = 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def write_name(label: Any, i: int, frame: int, flag: float, rows: Any) -> None:
+    """Write which track's the row `i` is, and that it has no detection (`write_measured` has the rest)."""
+    rows[TRACK, i] = label[ID, i]
+    rows[BRIGHTNESS, i] = np.nan
+    rows[CONFIDENCE, i] = np.nan
+    rows[AGE, i] = frame - label[FIRST, i]
+    rows[DETECTION, i] = -1.0
+    rows[FLAGS, i] = flag
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _write(state: Any, label: Any, i: int, axes: int, moment: Any, flag: float, rows: Any) -> None:
     """Write the row of track `i` as the filter has it, without a detection."""
-    rows[TRACK, i] = label[ID, i]
+    write_name(label, i, moment.frame, flag, rows)
     for a in range(3):
         if a < axes:
             rows[X + a, i] = state[POSITION + a, i]
@@ -287,15 +304,10 @@ def _write(state: Any, label: Any, i: int, axes: int, moment: Any, flag: float, 
             rows[SIGMA_SPEED + a, i] = np.nan
     if axes == 3:
         rows[X + 2, i] -= moment.height
-    rows[BRIGHTNESS, i] = np.nan
-    rows[CONFIDENCE, i] = np.nan
-    rows[AGE, i] = moment.frame - label[FIRST, i]
-    rows[DETECTION, i] = -1.0
-    rows[FLAGS, i] = flag
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _write_measured(
+def write_measured(
     i: int, j: int, axes: int, z: Any, variance: Any, origin: Any, table: Any, height: float, rows: Any
 ) -> None:
     """Write detection `j` as it was measured, not smoothed, into the row of track `i`."""

@@ -16,6 +16,7 @@ from trajectory_files import tracks, write
 from stream.messages import Tracks
 from tracking.export.convert import export
 from tracking.trajectories import more, reader
+from tracking.trajectories.columns import collect
 from tracking.trajectories.compression import pack
 from tracking.trajectories.concatenation import join
 from tracking.trajectories.file import TrajectoryFile, TrajectoryWriter, read_trajectories
@@ -190,8 +191,8 @@ def test_a_live_file_is_read_as_far_as_it_is_decided(tmp_path):
             writer.append(revising(8, 5))
             writer.commit()
             assert file.refresh() == 1
-            (piece,) = file.trajectories()
-            assert piece.z_um[piece.track == 1].tolist() == AS_KNOWN[:9]
+            found = collect(file.trajectories())
+            assert found.z_um[found.track == 1].tolist() == AS_KNOWN[:9]
 
 
 def test_a_crash_in_the_middle_of_a_commit_costs_only_what_was_not_committed(revised, tmp_path):

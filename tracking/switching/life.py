@@ -23,10 +23,8 @@ from tracking.switching.motion import (
     CONFIRMED,
     D_FROM_N,
     EXISTS,
-    FIRST,
     FROM_B,
     HITS,
-    ID,
     LABELS,
     LINK,
     MISSED,
@@ -57,26 +55,20 @@ from tracking.switching.motion import (
     variance_of,
 )
 from tracking.track_life import (
-    AGE,
     ALIVE,
     BORN,
-    CONFIDENCE,
-    DETECTION,
     ENDED,
-    FLAGS,
     LINKED,
-    OF_DETECTION,
     PREDICTED,
-    REDUCED,
-    REDUCED_DETECTION,
     SIGMA,
     SIGMA_SPEED,
     SPEED,
     TENTATIVE,
-    TRACK,
     X,
+    begin,
+    write_measured,
+    write_name,
 )
-from tracking.track_life import BRIGHTNESS as OUT_BRIGHTNESS
 from tracking.track_life import MISSED as TALLY_MISSED
 
 LEAST_EXISTS = 0.01
@@ -226,7 +218,8 @@ def advance(
             _write(
                 state, label, kept, axes, moment, 0.0 if label[CONFIRMED, kept] else TENTATIVE, rows, motion
             )
-            _write_measured(kept, j, axes, z, variances, origin, table, times, moment, rows)
+            write_measured(kept, j, axes, z, variances, origin, table, moment.height, rows)
+            rows[OFFSET, kept] = times[j] - moment.now
         kept += 1
     for j in range(detections):
         if taken[j]:
@@ -234,15 +227,13 @@ def advance(
         bear_one(state, kept, axes, z, variances, j, life.directed, life.real, motion, flow, work)
         state[TIME, kept] = times[j]
         state[BRIGHTNESS, kept] = table[6, origin[j]]
-        label[ID, kept] = next_id + tally[BORN]
-        label[FIRST, kept] = moment.frame
-        label[SEEN, kept] = moment.clock
-        label[HITS, kept] = 1
+        begin(label, kept, next_id + tally[BORN], moment.frame, moment.clock)
         label[MISSED, kept] = 0
         label[LINK, kept], label[SHARES, kept] = j, 0
         label[CONFIRMED, kept] = life.confirm <= 1
         _write(state, label, kept, axes, moment, 0.0 if label[CONFIRMED, kept] else TENTATIVE, rows, motion)
-        _write_measured(kept, j, axes, z, variances, origin, table, times, moment, rows)
+        write_measured(kept, j, axes, z, variances, origin, table, moment.height, rows)
+        rows[OFFSET, kept] = times[j] - moment.now
         tally[BORN] += 1
         kept += 1
     tally[ALIVE] = kept
@@ -268,9 +259,9 @@ def write_again(
         flag = PREDICTED if not has_row else 0.0 if label[CONFIRMED, i] else TENTATIVE
         _write(state, label, i, axes, moment, flag, rows, motion)
         if has_row:
-            _write_measured(
-                i, j, axes, measured.z, measured.R, measured.origin, measured.table, times, moment, rows
-            )
+            z, variances, origin, table = measured.z, measured.R, measured.origin, measured.table
+            write_measured(i, j, axes, z, variances, origin, table, moment.height, rows)
+            rows[OFFSET, i] = times[j] - moment.now
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -324,7 +315,7 @@ def _write(
     state: Any, label: Any, i: int, axes: int, moment: Any, flag: float, rows: Any, motion: Any
 ) -> None:
     """Write the row of track `i` as the models have it, without a detection."""
-    rows[TRACK, i] = label[ID, i]
+    write_name(label, i, moment.frame, flag, rows)
     for a in range(3):
         if a < axes:
             rows[X + a, i] = mean_of(state, i, a, P)
@@ -339,36 +330,4 @@ def _write(
             rows[SIGMA_SPEED + a, i] = np.nan
     if axes == 3:
         rows[X + 2, i] -= moment.height
-    rows[OUT_BRIGHTNESS, i] = np.nan
-    rows[CONFIDENCE, i] = np.nan
-    rows[AGE, i] = moment.frame - label[FIRST, i]
-    rows[DETECTION, i] = -1.0
     rows[OFFSET, i] = state[TIME, i] - moment.now
-    rows[FLAGS, i] = flag
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _write_measured(
-    i: int,
-    j: int,
-    axes: int,
-    z: Any,
-    variances: Any,
-    origin: Any,
-    table: Any,
-    times: Any,
-    moment: Any,
-    rows: Any,
-) -> None:
-    """Write detection `j` as it was measured into the row of track `i`."""
-    for a in range(axes):
-        rows[X + a, i] = z[a, j]
-        rows[SIGMA + a, i] = math.sqrt(variances[a, j])
-    if axes == 3:
-        rows[X + 2, i] -= moment.height
-    rows[OUT_BRIGHTNESS, i] = table[6, origin[j]]
-    rows[CONFIDENCE, i] = table[7, origin[j]]
-    rows[DETECTION, i] = origin[j]
-    rows[OFFSET, i] = times[j] - moment.now
-    if int(table[OF_DETECTION, origin[j]]) & REDUCED_DETECTION:
-        rows[FLAGS, i] += REDUCED

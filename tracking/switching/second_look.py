@@ -43,7 +43,7 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 UNLIKELY = 12.0
-"""A link that would have made all links of its frame e^(12/2) times less likely is not thought of again: the frame
+"""A link that would have made those of its frame e^(12/2) times less likely is not thought of again: the frame
 since hardly ever says as much against the others. With 8 and 40 the same links were mended; 40 takes longer."""
 FRAMES = 2  # whose links are decided together: one that was linked before, and the newest
 

@@ -27,7 +27,7 @@ FIRST_STEP_SPACINGS = 0.1  # first guess of the random step, in mean distances b
 SLOW_PART = 0.25  # of the particles, from which the random step is first guessed
 END_PART, END_MEMORY_FRAMES = 0.05, 40.0
 """Part of the particles by which an end of the stack is found, and frames after which they count 1/e."""
-REACH_SPACINGS, REACH_SIGMAS = 2.0, 3.0  # of a particle of unknown velocity; see `tracking.tracker`
+REACH_SPACINGS, REACH_SIGMAS = 2.0, 3.0  # of a particle of unknown velocity; see `tracking.flow_tracker`
 SMALLEST_STEP_SIGMAS = 0.02  # smallest step that is learnt, in standard errors of a position
 SMALLEST_EXTENT_SIGMAS = 20.0
 BIRTH_MEMORY = 0.1
@@ -49,9 +49,10 @@ class SwitchingTracker:
     Rows of a volume are predicted, and filtered, to the time at which their own slice was imaged (`time_offset_s`).
     """
 
-    def __init__(self, settings: TrackerSettings, axes: int) -> None:
+    def __init__(self, settings: TrackerSettings, axes: int, counts: dict[str, int]) -> None:
         self.settings = settings
-        self.alive = self.relinked = 0
+        self.counts = counts
+        self.alive = 0
         self._axes = axes
         self._sigma: FloatArray = np.array([settings.sigma_xy_um, settings.sigma_xy_um, settings.sigma_z_um])
         known = None if settings.diffusion_um2_s is None else 2.0 * settings.diffusion_um2_s
@@ -82,14 +83,14 @@ class SwitchingTracker:
         self._weight = 0.0
         self._mean_variance: FloatArray = np.zeros(3)
 
-    def step(
-        self, detections: Detections, clock: FrameClock, focus_um: float, born: int
-    ) -> tuple[Tracks, npt.NDArray[np.int64], int]:
-        """Link one frame, whose first new track gets the number `born`.
+    @property
+    def diffusion_um2_s(self) -> float:
+        """The in-plane diffusion coefficient of Brownian motion that the filter works with."""
+        return float(self.learning.q[0, :2].mean() / 2.0)
 
-        Returns the tracks, the tally of `tracking.track_life`, and how many detections were ignored.
-        """
-        info = detections.info
+    def step(self, detections: Detections, clock: FrameClock, focus_um: float) -> Tracks:
+        """Link one frame; returns a row for each live track, in order of track number."""
+        info, born = detections.info, self.counts["born"]
         self._now += clock.dt_s
         slices = self._slices(info)
         count = self._take(detections, focus_um, slices)
@@ -116,7 +117,7 @@ class SwitchingTracker:
                 tuple(self._chances()), slices, self._seen, self._work,
             )  # fmt: skip
         no_link = self._link(count)
-        tried = self._tried()
+        tried = self._tried(no_link)
         rows = self._update(info, clock, focus_um, count, moving, no_link, born)
         self._look.add(self._kept(info, clock, focus_um, slices, tried, count))
         if clock.frame_s > 0 and self.learning.ready:
@@ -129,7 +130,13 @@ class SwitchingTracker:
             self._learn_flow()
             m, axes = self._memory, self._axes
             self.resolution.learn(m.measured.z[:axes, :count], m.measured.R[:axes, :count], self._extent_um)
-        return tracks, self._memory.tally, len(detections) - count
+        self.counts["ignored"] += len(detections) - count
+        for at, name in (
+            (track_life.LINKED, "linked"), (track_life.MISSED, "missed"), (track_life.BORN, "born"),
+            (track_life.ENDED, "ended"),
+        ):  # fmt: skip
+            self.counts[name] += int(self._memory.tally[at])
+        return tracks
 
     def finish(self) -> None:
         """End all tracks; what is learnt stays."""
@@ -291,17 +298,21 @@ class SwitchingTracker:
             rows[life.OFFSET] = np.nan  # images
         return rows
 
-    def _tried(self) -> npt.NDArray[np.int64]:
+    def _tried(self, no_link: float) -> npt.NDArray[np.int64]:
         """The links that were thought of but not chosen: numbers of tracks, and detections."""
         m = self._memory
         found, chosen = m.candidates.found, m.assignment.memory
         per_row = np.diff(found.indptr[: self.alive + 1])
         rows = np.repeat(np.arange(self.alive), per_row)
         columns, costs = found.indices[: rows.size], found.costs[: rows.size]
-        more = (
-            costs - chosen.u[rows] - chosen.v[columns]
-        )  # by how much all links would cost more with this one
-        kept = (more < UNLIKELY) & (chosen.column_of[rows] != columns)
+        is_own = chosen.column_of[rows] == columns
+        # what the track loses by such a link, and who has the detection, by its next best one
+        other = np.full(self.alive, no_link)
+        np.minimum.at(other, rows[~is_own], costs[~is_own])
+        gives_up = np.zeros(self._times.size)
+        gives_up[columns[is_own]] = other[rows[is_own]] - costs[is_own]
+        more = costs - self._costs[rows] + gives_up[columns]
+        kept = (more < UNLIKELY) & ~is_own
         return np.stack([self._label[motion.ID, rows[kept]], columns[kept].astype(np.int64)])
 
     def _kept(
@@ -355,7 +366,8 @@ class SwitchingTracker:
             fresh[life.OFFSET] = np.nan
         for number, was in renamed.items():
             fresh[track_life.BEFORE, newest.label[motion.ID] == number] = was
-        self.relinked += len(renamed)
+        if renamed:
+            self.counts["relinked"] = self.counts.get("relinked", 0) + len(renamed)
         tally[track_life.BORN] += look.born
         tally[track_life.ENDED] += before + look.born - count
         self.alive = count
