@@ -23,11 +23,11 @@ from engines.particle_limit import strongest
 from engines.refine.turns import NOTHING, Allowance
 from engines.settings import DetectorSettings
 from engines.volumes.detector import VolumeDetector, Voxel, unchangeable
-from engines.volumes.first_size import FirstSize, Size
+from engines.volumes.first_volume import FirstVolume
 from engines.volumes.limited_fit import VolumeFits, VolumeLimit
 from engines.volumes.model import VolumeModel, load_volume_model
 from engines.volumes.psf import VolumePsf
-from engines.volumes.spot_size import estimate_spot_size
+from engines.volumes.spot_size import Triple, estimate_spot_size
 from engines.watched_engine import NO_SIZE
 from stream.errors import ConfigurationError
 from stream.messages import DetectionFlag, Detections, FitDecision, Frame, Predictions
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 NETWORK_SUFFIX = ".onnx"
 READER = "the detector for volumes"
+Size = tuple[Triple, int]
+"""Standard deviations (z, y, x) of a spot in voxels, and from how many spots."""
 WARMUP_SPOTS = 3
 WARMUP_SIGMA = 1.5
 WARMUP_LIGHT = 100
@@ -86,7 +88,7 @@ class VolumeEngine:
         self._model_file = model_file
         self._hash = "" if model_file is None else file_hash(model_file)
         self._detector: VolumeDetector | None = None
-        self._first_size = FirstSize()
+        self._first: FirstVolume[Size] = FirstVolume()
         self._fits = VolumeFits()
         self._tasks = FrameTasks(self._fits)
         self._allowed = 1.0, math.inf
@@ -174,7 +176,7 @@ class VolumeEngine:
             given=frame.info.decisions,
         )
         given = frame.info.decisions
-        mine = self._first_size.frame if self._size_may_join else -1
+        mine = self._first.frame if self._size_may_join else -1
         task.learnt_from = mine if given is None else given.learnt_from
         self._work.give(partial(self._carry_out, self._detector, frame, missing, task))
 
@@ -215,29 +217,31 @@ class VolumeEngine:
             found = self._size(frame, missing)
             if found is None:
                 return None
-            sigma_um = [s * v for s, v in zip(found.sigma, voxel.zyx_um, strict=True)]
+            sigma, spots = found
+            sigma_um = [s * v for s, v in zip(sigma, voxel.zyx_um, strict=True)]
             psf = VolumePsf(voxel.zyx_um, (sigma_um[0], sigma_um[1], sigma_um[2]))
             x, y, z = (f"{s:.3g}" for s in reversed(sigma_um))
             self._say(
                 f"the spots are taken as Gaussians of {x}, {y} and {z} um (standard deviation along x, y, z) from "
-                f"{found.spots} of them; if that is wrong, give detector.spot_um = [{x}, {y}, {z}], or calibrate"
+                f"{spots} of them; if that is wrong, give detector.spot_um = [{x}, {y}, {z}], or calibrate"
             )
         return self._make(psf, voxel)
 
     def _size(self, frame: Frame, missing: npt.NDArray[np.bool_]) -> Size | None:
         """The size of a spot; None if it is not known yet, or was not in the run that is replayed."""
-        first, number, given = self._first_size, frame.info.frame, frame.info.decisions
+        first, number, given = self._first, frame.info.frame, frame.info.decisions
+        look = partial(estimate_spot_size, missing=missing)
         if given is not None and given.fit is FitDecision.NOT_COMPILED:
             if given.learnt_from == number:
                 first.wait(self._while_waiting)
-                first.seek(number, frame.image, missing)
+                first.seek(number, frame.image, look)
             return None
         if given is not None and given.learnt_from == first.frame >= 0:
             return first.wait(self._while_waiting)
         if first.is_seeking:
             return None
         if first.found is None:
-            first.seek(number, frame.image, missing)
+            first.seek(number, frame.image, look)
         return first.found if self._size_may_join else first.wait(self._while_waiting)
 
     def _make(self, psf: VolumePsf, voxel: Voxel) -> VolumeDetector:
