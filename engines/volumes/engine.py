@@ -24,7 +24,7 @@ from engines.refine.turns import NOTHING, Allowance
 from engines.settings import DetectorSettings
 from engines.volumes.detector import VolumeDetector, Voxel, unchangeable
 from engines.volumes.first_look import FirstLook, look
-from engines.volumes.first_size import FirstSize
+from engines.volumes.first_volume import FirstVolume
 from engines.volumes.limited_fit import VolumeFits, VolumeLimit
 from engines.volumes.model import VolumeModel, load_volume_model
 from engines.volumes.psf import VolumePsf
@@ -89,7 +89,7 @@ class VolumeEngine:
         if self._model is not None:
             self._dark = False
         self._detector: VolumeDetector | None = None
-        self._first_size = FirstSize()
+        self._first: FirstVolume[FirstLook] = FirstVolume()
         self._fits = VolumeFits()
         self._tasks = FrameTasks(self._fits)
         self._allowed = 1.0, math.inf
@@ -177,7 +177,7 @@ class VolumeEngine:
             given=frame.info.decisions,
         )
         given = frame.info.decisions
-        mine = self._first_size.frame if self._size_may_join else -1
+        mine = self._first.frame if self._size_may_join else -1
         task.learnt_from = mine if given is None else given.learnt_from
         self._work.give(partial(self._carry_out, self._detector, frame, missing, task))
 
@@ -219,7 +219,7 @@ class VolumeEngine:
         found = self._look(frame, missing, voxel, psf)
         if found is None:
             # with a given size, one volume without particles is enough to begin with it
-            return self._make(psf, voxel) if psf is not None and self._first_size.has_looked else None
+            return self._make(psf, voxel) if psf is not None and self._first.has_looked else None
         if found.dark and self._dark is None:
             self._say('the particles are darker than what surrounds them (detector.polarity = "dark")')
         self._dark = found.dark
@@ -231,25 +231,20 @@ class VolumeEngine:
         self, frame: Frame, missing: npt.NDArray[np.bool_], voxel: Voxel, psf: VolumePsf | None
     ) -> FirstLook | None:
         """What is seen of the particles; None if nothing is yet, or was not in the run that is replayed."""
-        first, number, given = self._first_size, frame.info.frame, frame.info.decisions
-        image = frame.image
-
-        def seek() -> None:
-            own = unchangeable(image.copy())
-            sigma = None if psf is None else psf.sigma_voxels
-            first.seek(number, partial(look, own, missing, voxel.zyx_um, sigma, self._dark))
-
+        first, number, given = self._first, frame.info.frame, frame.info.decisions
+        sigma = None if psf is None else psf.sigma_voxels
+        looked = partial(look, missing=missing, voxel_um=voxel.zyx_um, sigma_voxels=sigma, dark=self._dark)
         if given is not None and given.fit is FitDecision.NOT_COMPILED:
             if given.learnt_from == number:
                 first.wait(self._while_waiting)
-                seek()
+                first.seek(number, frame.image, looked)
             return None
         if given is not None and given.learnt_from == first.frame >= 0:
             return first.wait(self._while_waiting)
         if first.is_seeking:
             return None
         if first.found is None and not (psf is not None and first.has_looked):
-            seek()
+            first.seek(number, frame.image, looked)
         return first.found if self._size_may_join else first.wait(self._while_waiting)
 
     def _make(self, psf: VolumePsf, voxel: Voxel) -> VolumeDetector:

@@ -18,7 +18,7 @@ from engines.volumes import engine as volume_engine
 from engines.volumes.detector import VolumeDetector, Voxel
 from engines.volumes.engine import VolumeEngine
 from engines.volumes.first_look import FirstLook
-from engines.volumes.first_size import FirstSize
+from engines.volumes.first_volume import FirstVolume
 from engines.volumes.limited_fit import VolumeFits, VolumeLimit
 from engines.volumes.psf import VolumePsf
 from stream.messages import DetectionFlag, Detections, FitDecision, Frame, FrameInfo
@@ -217,7 +217,7 @@ def test_while_the_size_is_sought_volumes_are_passed_on_without_detections_and_a
         for frame in frames:
             if frame.info.frame in {2, 4}:  # the first shows too few spots, the second, frame 2, enough
                 slow.go.set()
-                engine._first_size.wait(lambda: None)
+                engine._first.wait(lambda: None)
                 slow.go.clear()
             engine.submit(frame)
             live += rest_of(engine)
@@ -251,11 +251,11 @@ def test_where_volumes_wait_for_the_size_a_sign_of_life_is_given(monkeypatch) ->
     assert found.info.decisions.learnt_from == -1
 
 
-def test_what_goes_wrong_in_the_first_look_is_raised_in_the_run() -> None:
-    def fails():
+def test_what_goes_wrong_in_the_estimate_is_raised_in_the_run() -> None:
+    def fails(image):
         raise ValueError("no volume")
 
-    size = FirstSize()
-    size.seek(3, fails)
+    size: FirstVolume[int] = FirstVolume()
+    size.seek(3, np.zeros((3, 8, 8), np.uint16), fails)
     with pytest.raises(ValueError, match="no volume"):
         size.wait(lambda: None)

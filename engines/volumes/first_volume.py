@@ -1,23 +1,27 @@
-"""The first look at volumes, in a thread beside the run, at one after another until one shows enough particles."""
+"""What the first volumes tell of all, looked for in a thread beside the run until one of them shows enough."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
-from engines.volumes.first_look import FirstLook
+import numpy.typing as npt
+
+from engines.volumes.detector import unchangeable
+
+Found = TypeVar("Found")
 
 LIFE_S = 0.1
 """s between two signs of life while somebody waits; the session takes five a second."""
 
 
-class FirstSize:
-    """Looks for the size of a spot and what else `first_look` says. All methods belong to one thread; only `wait`
-    keeps it waiting."""
+class FirstVolume(Generic[Found]):
+    """Looks at one volume at a time. All methods belong to one thread; only `wait` keeps it waiting."""
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
-        self._found: FirstLook | None = None
+        self._found: Found | None = None
         self._error: Exception | None = None
         self.frame = -1
         """The frame that was given last; -1: none."""
@@ -28,8 +32,8 @@ class FirstSize:
         return self._thread is not None and self._thread.is_alive()
 
     @property
-    def found(self) -> FirstLook | None:
-        """What was found; None as long as nothing is. Raises what the estimate has raised."""
+    def found(self) -> Found | None:
+        """What was found; None as long as nothing is. Raises what the look has raised."""
         if self.is_seeking:
             return None
         if self._error is not None:
@@ -41,21 +45,23 @@ class FirstSize:
         """Whether a volume has been looked at to the end."""
         return self.frame >= 0 and not self.is_seeking
 
-    def seek(self, frame: int, look: Callable[[], FirstLook | None]) -> None:
-        """Begin to `look` at the volume of a `frame`; none may be looked at already."""
-        self.frame = frame
+    def seek(
+        self, frame: int, image: npt.NDArray[Any], look: Callable[[npt.NDArray[Any]], Found | None]
+    ) -> None:
+        """Begin to `look` at a volume (Z, H, W), which is copied; none may be looked at already."""
+        self.frame, image = frame, unchangeable(image.copy())
 
-        def run() -> None:
+        def work() -> None:
             try:
-                self._found = look()
+                self._found = look(image)
             except Exception as error:  # noqa: BLE001 - raised again in the thread that asks
                 self._error = error
 
         # a daemon: a run that ends meanwhile does not wait for it
-        self._thread = threading.Thread(target=run, name="spot size", daemon=True)
+        self._thread = threading.Thread(target=work, name="first volume", daemon=True)
         self._thread.start()
 
-    def wait(self, while_waiting: Callable[[], None]) -> FirstLook | None:
+    def wait(self, while_waiting: Callable[[], None]) -> Found | None:
         """What was found, once the volume has been looked at; `while_waiting` is called several times a second."""
         while self._thread is not None and self._thread.is_alive():
             while_waiting()
