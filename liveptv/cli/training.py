@@ -189,7 +189,11 @@ def _report(trained: Trained) -> None:
 
 def _report_volumes(trained: TrainedVolumes) -> None:
     console.print(f"fresh volumes at its signal-to-noise ratios: {volume_scores(trained.scores)}")
-    console.print(f"network for volumes written to {escape(str(trained.model))}", soft_wrap=True)
+    console.print(
+        f"network for volumes written to {escape(str(trained.model))}, its report to "
+        f"{escape(str(trained.page))}",
+        soft_wrap=True,
+    )
 
 
 def volume_scores(scores: dict[str, Any]) -> str:

@@ -25,10 +25,11 @@ LONGEST_PERIOD_S = 240.0
 
 @dataclass(frozen=True, slots=True)
 class TrainedVolumes:
-    """A trained volume network, and its scores on fresh volumes."""
+    """A trained volume network, its scores on fresh volumes, and its report."""
 
     model: Path
     scores: dict[str, Any]
+    page: Path
 
 
 def for_volumes(settings: TrainingSettings) -> TrainingSettings:
@@ -87,6 +88,7 @@ def train_volume_model(
     from calibration.volumes.training.scoring import SCORING_SEED, VolumeExamination
     from engines.volumes.network.model import VolumeOnnxModel
     from engines.volumes.network.torch_network import network_of
+    from liveptv.reports.volume_training_page import write_volume_training_page
     from liveptv.session.provenance import sha256
 
     digest = sha256(calibration)
@@ -107,4 +109,5 @@ def train_volume_model(
     export(output, course.weights, card, material.psf)
     examination = VolumeExamination(material, how, SCORING_SEED + 1)
     _, scores = examination(network_of(VolumeOnnxModel(output)), torch.device("cpu"))
-    return TrainedVolumes(output, scores)
+    page = write_volume_training_page(output, card, course.scores, scores)
+    return TrainedVolumes(output, scores, page)
