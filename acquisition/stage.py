@@ -7,8 +7,8 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from acquisition.frame_rate import FrameRate
-from acquisition.open_requests import Executor, OpenRequests, Requests
+from acquisition.commands.open_requests import Executor, OpenRequests, Requests
+from acquisition.microscope.frame_rate import FrameRate
 from acquisition.source import Source
 from stream.errors import LinkError, LivePTVError, NoRoomError, SourceError
 from stream.link import Sender

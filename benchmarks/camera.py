@@ -18,8 +18,8 @@ import numpy as np
 from reporting import device, save
 from transport import memcpy_frames_per_s
 
-from acquisition.live import MicroscopeStream
-from acquisition.microscope import Microscope
+from acquisition.microscope.live import MicroscopeStream
+from acquisition.microscope.microscope import Microscope
 from acquisition.settings import MicroscopeSettings
 from acquisition.stage import AcquireStage
 from stream.links import open_receiver, open_sender

@@ -31,8 +31,8 @@ import numpy as np
 import psutil
 from reporting import device, save
 
-from acquisition.live import MicroscopeStream
-from acquisition.microscope import Microscope
+from acquisition.microscope.live import MicroscopeStream
+from acquisition.microscope.microscope import Microscope
 from acquisition.settings import MicroscopeSettings
 from liveptv.config import Experiment, build_experiment
 from liveptv.files import RunFiles

@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 from reporting import device, save
 
-from acquisition.microscope import STILL_UM
+from acquisition.microscope.microscope import STILL_UM
 from acquisition.recording import open_stack
 from acquisition.scan.paths import ScanPaths
 from acquisition.settings import MicroscopeSettings, ScanSettings

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from reporting import device, save
 
-from acquisition.microscope import Microscope
+from acquisition.microscope.microscope import Microscope
 from acquisition.settings import LimitsSettings, MicroscopeSettings
 from acquisition.simulated.properties import shared_world
 from acquisition.volumes.settings import VolumeSettings

@@ -45,7 +45,7 @@ def device_code(experiment: Experiment) -> list[str]:
     """The lines of `code_that_will_run` about devices, which a scan runs too."""
     if experiment.microscope is None or experiment.microscope.config in SIMULATED:
         return []
-    from acquisition.core import find_config
+    from acquisition.microscope.core import find_config
 
     try:
         path = find_config(experiment.microscope.config)

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
-from acquisition.open_requests import OpenRequests, Requests
+from acquisition.commands.open_requests import OpenRequests, Requests
 from acquisition.recorder.keeper import Keep, Keeper, Kept
 from acquisition.recorder.requests import asked_by
 from acquisition.recorder.writer_thread import Job, WriterThread

@@ -74,7 +74,7 @@ def make_safe_anew(
     shutter, focus) only these are opened; the others are safe already. Raises `SourceError` or `ConfigurationError`
     if the devices cannot be opened.
     """
-    from acquisition.core import find_config
+    from acquisition.microscope.core import find_config
 
     path = find_config(settings.config)
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -126,7 +126,7 @@ def _wanted(lines: Iterable[str], settings: MicroscopeSettings, limits: LimitsSe
 def _secure(
     settings: MicroscopeSettings, limits: LimitsSettings, tell: Callable[[tuple[DeviceSafety, ...]], None]
 ) -> tuple[DeviceSafety, ...]:
-    from acquisition.microscope import Actuators
+    from acquisition.microscope.microscope import Actuators
     from acquisition.safety.safe_state import SafeState
 
     actuators = Actuators(settings)

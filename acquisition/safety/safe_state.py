@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from acquisition.device_calls import DeviceCalls
-from acquisition.microscope import Actuators
+from acquisition.microscope.device_calls import DeviceCalls
+from acquisition.microscope.microscope import Actuators
 from acquisition.safety.hardware_state import DeviceSafety
 from acquisition.settings import LimitsSettings
 from stream.errors import ConfigurationError, SourceError

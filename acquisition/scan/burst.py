@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from acquisition.core import CameraThreadFaults, frame_queue, reason
-from acquisition.frame_stamps import CameraClock, CameraNumbers
-from acquisition.microscope import Microscope
+from acquisition.microscope.core import CameraThreadFaults, frame_queue, reason
+from acquisition.microscope.frame_stamps import CameraClock, CameraNumbers
+from acquisition.microscope.microscope import Microscope
 from acquisition.settings import MicroscopeSettings
 from stream.errors import SourceError
 from stream.messages import ImageArray

@@ -23,7 +23,7 @@ class ScanStoppedError(LivePTVError):
 
 
 class FocusDrive(Protocol):
-    """The part of a focus drive that a scan uses; see `acquisition.microscope.Microscope`."""
+    """The part of a focus drive that a scan uses; see `acquisition.microscope.microscope.Microscope`."""
 
     def move_focus(self, position_um: float) -> None:
         """Start a move, without waiting."""

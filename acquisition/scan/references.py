@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from acquisition.microscope import Microscope
+from acquisition.microscope.microscope import Microscope
 from acquisition.scan.burst import Burst
 from acquisition.scan.paths import writing
 from acquisition.scan.plane import Camera, ScanStoppedError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from acquisition.pymmcore import GenericDevice, ShutterDevice, StageDevice
+from acquisition.microscope.pymmcore import GenericDevice, ShutterDevice, StageDevice
 from acquisition.simulated.camera import SimulatedCamera
 from acquisition.simulated.fluorescence import FluorescenceCamera
 from acquisition.simulated.properties import SimulatedDevice

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from acquisition.pymmcore import Device
+from acquisition.microscope.pymmcore import Device
 from acquisition.simulated.world import World
 from stream.errors import ConfigurationError
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.frame_stamps import FRAME_NUMBER_KEY, TIME_KEY
+from acquisition.microscope.frame_stamps import FRAME_NUMBER_KEY, TIME_KEY
 from acquisition.simulated.truth import TruthFile
 from acquisition.simulated.world import Particles, World
 

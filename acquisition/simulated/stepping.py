@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from acquisition.microscope import Microscope
+from acquisition.microscope.microscope import Microscope
 from acquisition.simulated.properties import shared_world
 from stream.errors import ConfigurationError, SourceError
 from stream.messages import Frame, FrameInfo
@@ -17,7 +17,7 @@ class SteppedStream:
 
     Whatever happens between two reads happens between two exposures, however long it takes in real time: a closed
     loop gives the same results on a slow machine as on a fast one. It can be used as the stream of
-    `acquisition.execution.CommandExecutor`. `world` has the truth.
+    `acquisition.commands.execution.CommandExecutor`. `world` has the truth.
     """
 
     def __init__(self, microscope: Microscope, *, run_id: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from acquisition.pymmcore import GenericDevice
+from acquisition.microscope.pymmcore import GenericDevice
 from acquisition.simulated.properties import SimulatedDevice
 
 KEPT = 1000  # times of pulses

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
+from acquisition.microscope.pymmcore import CameraDevice
 from acquisition.physics.rendering import Sight
-from acquisition.pymmcore import CameraDevice
 from acquisition.simulated.properties import SimulatedDevice
 from acquisition.simulated.sequence import BufferSource, CameraState, Drawing, FrameSequence
 from acquisition.simulated.truth import TruthFile, write_particles

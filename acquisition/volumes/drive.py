@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from acquisition.core import reason
-from acquisition.microscope import Microscope
+from acquisition.microscope.core import reason
+from acquisition.microscope.microscope import Microscope
 from acquisition.volumes.plan import VolumePlan
 from acquisition.volumes.settings import VolumeSettings
 from stream.errors import ConfigurationError, SourceError

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.microscope import Microscope
+from acquisition.microscope.microscope import Microscope
 from acquisition.settings import LimitsSettings, MicroscopeSettings
 from acquisition.volumes.lag import LagEstimate, estimate_lag
 from acquisition.volumes.settings import VolumeSettings

@@ -6,7 +6,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 
-from acquisition.live import MicroscopeStream
+from acquisition.microscope.live import MicroscopeStream
 from acquisition.volumes.assembler import Assembler, Volume
 from acquisition.volumes.drive import ScanDrive
 from acquisition.volumes.plan import VolumePlan

@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from acquisition.live import MicroscopeStream
-from acquisition.microscope import Microscope
+from acquisition.microscope.live import MicroscopeStream
+from acquisition.microscope.microscope import Microscope
 from acquisition.settings import LimitsSettings, MicroscopeSettings
 from acquisition.source import SourceInfo
 from acquisition.volumes.assembler import Account, Assembler, Volume

@@ -23,7 +23,7 @@ ORPHANED = "the session that started this run is gone"
 
 
 class Securing(Protocol):
-    """What the lane needs of `acquisition.execution.CommandExecutor`."""
+    """What the lane needs of `acquisition.commands.execution.CommandExecutor`."""
 
     def secure(self, reason: str, *, ends: bool, holds: bool = True) -> tuple[DeviceSafety, ...]:
         """Make the hardware safe and return the state of each device. With `holds`, live results do not undo it."""

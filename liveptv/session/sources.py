@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from acquisition.execution import CommandExecutor
+from acquisition.commands.execution import CommandExecutor
 from acquisition.source import Source
 from liveptv.config import Experiment
 from liveptv.config.experiment import NO_SOURCE
@@ -169,10 +169,10 @@ def _open_foreign(
 def _open_microscope(
     experiment: Experiment, run_id: str, report: Callable[[str], None], opening: Callable[[], None]
 ) -> OpenedSource:
-    from acquisition.core import find_config
-    from acquisition.live import MicroscopeStream
-    from acquisition.microscope import Microscope
-    from acquisition.property_watch import PropertyWatch
+    from acquisition.microscope.core import find_config
+    from acquisition.microscope.live import MicroscopeStream
+    from acquisition.microscope.microscope import Microscope
+    from acquisition.microscope.property_watch import PropertyWatch
     from acquisition.volumes.stream import VolumeStream
 
     settings = experiment.microscope

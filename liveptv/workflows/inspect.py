@@ -206,7 +206,7 @@ def _frame_table(path: Path) -> dict[str, Any]:
 
 def describe_devices() -> dict[str, Any]:
     """The microscopes of this program and the adapters of the installed Micro-Manager."""
-    from acquisition.devices_info import installed_devices
+    from acquisition.microscope.devices_info import installed_devices
 
     return _plain_dict(installed_devices())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from acquisition.microscope import Microscope
+from acquisition.microscope.microscope import Microscope
 from acquisition.volumes.lag import LagEstimate
 from acquisition.volumes.lag_scan import measure_lag
 from liveptv.config import Experiment

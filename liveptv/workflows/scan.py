@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from acquisition.microscope import Microscope
+from acquisition.microscope.microscope import Microscope
 from acquisition.recording import open_stack
 from acquisition.scan.burst import BurstCamera
 from acquisition.scan.journal import ScanHeader

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from simulated_clock import SimulatedClock
 
-from acquisition.frame_stamps import ELAPSED_KEY, FRAME_NUMBER_KEY, IMAGE_NUMBER_KEY, TIME_KEY
+from acquisition.microscope.frame_stamps import ELAPSED_KEY, FRAME_NUMBER_KEY, IMAGE_NUMBER_KEY, TIME_KEY
+from acquisition.microscope.watched_state import WatchedState
 from acquisition.settings import MicroscopeSettings
 from acquisition.source import SourceInfo
-from acquisition.watched_state import WatchedState
 
 LATEST_S = 0.002  # frames reach the core up to so long after their end
 

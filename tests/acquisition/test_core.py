@@ -7,10 +7,10 @@ import mm_test_adapters
 import pytest
 from small_microscope import small_config
 
-from acquisition.core import adapter_paths, close_core, frame_queue, open_core
+from acquisition.microscope.core import adapter_paths, close_core, frame_queue, open_core
 
 RUN = """
-from acquisition.core import close_core, open_core
+from acquisition.microscope.core import close_core, open_core
 core = open_core({config!r}, buffer_mb=64)
 core.startContinuousSequenceAcquisition(0)
 while core.getRemainingImageCount() < 3:
@@ -80,7 +80,10 @@ def test_only_a_python_camera_has_our_queue(tmp_path):
 
 
 def test_the_levels_of_other_loggers_stay_as_they_are():
-    code = "import logging, acquisition.core, acquisition.simulated.devices; print(logging.getLogger().level)"
+    code = (
+        "import logging, acquisition.microscope.core, acquisition.simulated.devices; "
+        "print(logging.getLogger().level)"
+    )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.split() == [str(logging.WARNING)]
 
@@ -89,7 +92,7 @@ def test_adapters_of_every_micromanager_are_searched_the_chosen_one_first(monkey
     tested = str(mm_test_adapters.device_adapter_path())
     for found in (["/chosen", tested, "/program files/Micro-Manager-2.0"], [tested, "/usr/local/lib/mm"]):
         monkeypatch.setattr(
-            "acquisition.core.find_micromanager",
+            "acquisition.microscope.core.find_micromanager",
             lambda return_first=True, found=found: found[0] if return_first else found,
         )
         assert adapter_paths() == found

@@ -9,9 +9,9 @@ from scripted_microscope import ScriptedMicroscope
 from simulated_clock import SimulatedClock
 from small_microscope import small_settings
 
-from acquisition.execution import CommandExecutor
-from acquisition.live import MicroscopeStream
-from acquisition.microscope import Microscope
+from acquisition.commands.execution import CommandExecutor
+from acquisition.microscope.live import MicroscopeStream
+from acquisition.microscope.microscope import Microscope
 from acquisition.safety.limits import CommandRefused, RateLimit
 from acquisition.settings import LimitsSettings, MicroscopeSettings
 from stream.errors import ConfigurationError, SourceError
@@ -96,8 +96,8 @@ def scripted(monkeypatch):
 
     def build(**camera):
         clock = SimulatedClock()
-        monkeypatch.setattr("acquisition.live.time", clock)
-        monkeypatch.setattr("acquisition.execution.time", clock)
+        monkeypatch.setattr("acquisition.microscope.live.time", clock)
+        monkeypatch.setattr("acquisition.commands.execution.time", clock)
         one = Rig(ScriptedMicroscope(clock, **camera), LIMITS, clock.monotonic)
         one.clock = clock
         return one

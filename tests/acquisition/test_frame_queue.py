@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acquisition.frame_queue import MIB, FrameQueue
+from acquisition.microscope.frame_queue import MIB, FrameQueue
 
 FRAME = (512, 512)  # a quarter of a MiB
 

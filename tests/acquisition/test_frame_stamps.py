@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from acquisition.frame_stamps import CameraClock, CameraNumbers
-from acquisition.readings import Reading, Readings
+from acquisition.microscope.frame_stamps import CameraClock, CameraNumbers
+from acquisition.microscope.readings import Reading, Readings
 from stream.errors import SourceError
 
 MS = 1_000_000

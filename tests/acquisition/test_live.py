@@ -7,11 +7,11 @@ from scripted_microscope import ScriptedMicroscope
 from simulated_clock import SimulatedClock
 from small_microscope import small_settings
 
-from acquisition.core import frame_queue
-from acquisition.live import STALLED_EXPOSURES, MicroscopeStream
-from acquisition.microscope import Microscope
+from acquisition.microscope.core import frame_queue
+from acquisition.microscope.live import STALLED_EXPOSURES, MicroscopeStream
+from acquisition.microscope.microscope import Microscope
+from acquisition.microscope.watched_state import WatchedState, changes
 from acquisition.settings import MicroscopeSettings
-from acquisition.watched_state import WatchedState, changes
 from stream.errors import SourceError
 
 
@@ -223,7 +223,7 @@ def test_a_camera_whose_thread_fails_is_an_error_with_its_reason(opened, tmp_pat
 
 def test_a_camera_that_delivers_nothing_is_an_error(monkeypatch):
     clock = SimulatedClock()
-    monkeypatch.setattr("acquisition.live.time", clock)
+    monkeypatch.setattr("acquisition.microscope.live.time", clock)
     camera = ScriptedMicroscope(clock, rate_hz=100, exposure_ms=0.55)
     stream = MicroscopeStream(camera, camera.settings.model_copy(update={"stall_s": 0.3}), run_id="test")
     stream.start()

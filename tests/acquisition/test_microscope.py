@@ -4,9 +4,9 @@ import sys
 import pytest
 from small_microscope import small_config, small_settings
 
-from acquisition.core import find_config
-from acquisition.devices_info import installed_devices
-from acquisition.microscope import Microscope
+from acquisition.microscope.core import find_config
+from acquisition.microscope.devices_info import installed_devices
+from acquisition.microscope.microscope import Microscope
 from acquisition.settings import MicroscopeSettings
 from stream.errors import ConfigurationError, SourceError
 
@@ -112,7 +112,7 @@ def test_configurations_are_found_by_path_by_name_and_beside_the_adapters(tmp_pa
 
 def test_python_ends_cleanly_with_devices_of_either_kind_loaded():
     program = (
-        "from acquisition.microscope import Microscope\n"
+        "from acquisition.microscope.microscope import Microscope\n"
         "from acquisition.settings import MicroscopeSettings\n"
         "m = Microscope(MicroscopeSettings(config='MMConfig_demo.cfg'))\n"
         "m.core.startContinuousSequenceAcquisition(0)\n"

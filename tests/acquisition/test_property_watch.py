@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from acquisition.property_watch import SHARE, PropertyWatch, as_number
+from acquisition.microscope.property_watch import SHARE, PropertyWatch, as_number
 from stream.errors import SourceError
 
 

@@ -5,8 +5,8 @@ import pytest
 from pydantic import ValidationError
 from small_microscope import small_config
 
-from acquisition.execution import CommandExecutor
-from acquisition.microscope import Microscope
+from acquisition.commands.execution import CommandExecutor
+from acquisition.microscope.microscope import Microscope
 from acquisition.safety import safe_state as safety
 from acquisition.safety.safe_state import SafeState
 from acquisition.safety.watchdog import Watchdog

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from small_microscope import small_settings
 
-from acquisition.microscope import Microscope
+from acquisition.microscope.microscope import Microscope
 from acquisition.scan.burst import BurstCamera
 from acquisition.settings import MicroscopeSettings
 from stream.errors import SourceError

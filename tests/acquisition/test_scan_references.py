@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from acquisition.microscope import Microscope
+from acquisition.microscope.microscope import Microscope
 from acquisition.recording import open_stack
 from acquisition.references import read_image
 from acquisition.scan.burst import Burst, BurstCamera

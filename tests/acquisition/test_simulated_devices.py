@@ -8,7 +8,7 @@ import pytest
 from simulated_clock import SimulatedClock
 
 from acquisition.configuration import config_path
-from acquisition.pymmcore import UniMMCore
+from acquisition.microscope.pymmcore import UniMMCore
 from acquisition.simulated.sequence import FRAME_NUMBER_KEY, TIME_KEY
 from acquisition.simulated.truth import TRUTH_COLUMNS
 from stream.errors import ConfigurationError

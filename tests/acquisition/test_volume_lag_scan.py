@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from small_volumes import LIMITS, small_settings, small_volume, take
 
-from acquisition.microscope import Microscope
+from acquisition.microscope.microscope import Microscope
 from acquisition.volumes.lag import estimate_lag
 from acquisition.volumes.lag_scan import measure_lag
 from acquisition.volumes.stream import VolumeStream

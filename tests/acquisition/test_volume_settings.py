@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from small_volumes import LIMITS, small_volume
 
-from acquisition.frame_stamps import CameraNumbers
+from acquisition.microscope.frame_stamps import CameraNumbers
 from acquisition.settings import MicroscopeSettings
 from acquisition.volumes.plan import VolumePlan, plan_volumes
 from acquisition.volumes.settings import VolumeSettings

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from small_volumes import LIMITS, drain, small_settings, small_volume, take
 
-from acquisition.execution import CommandExecutor
-from acquisition.microscope import Microscope
+from acquisition.commands.execution import CommandExecutor
+from acquisition.microscope.microscope import Microscope
 from acquisition.settings import LimitsSettings, MicroscopeSettings
 from acquisition.source import Source
 from acquisition.volumes.stream import VolumeStream

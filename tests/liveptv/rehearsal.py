@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from acquisition.execution import CommandExecutor
-from acquisition.microscope import Microscope
+from acquisition.commands.execution import CommandExecutor
+from acquisition.microscope.microscope import Microscope
 from acquisition.simulated.stepping import SteppedStream
 from engines.engine import Engine
 from engines.factory import open_engine

@@ -121,7 +121,7 @@ def test_a_zarr_is_written_where_its_name_says_so(tmp_path, experiment):
 @pytest.fixture
 def moves(monkeypatch):
     """Where the focus was sent."""
-    from acquisition.microscope import Microscope
+    from acquisition.microscope.microscope import Microscope
 
     sent, move = [], Microscope.move_focus
     monkeypatch.setattr(

@@ -5,8 +5,8 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
-from acquisition.execution import CommandExecutor
-from acquisition.microscope import Microscope
+from acquisition.commands.execution import CommandExecutor
+from acquisition.microscope.microscope import Microscope
 from acquisition.settings import LimitsSettings, MicroscopeSettings
 from acquisition.volumes.settings import VolumeSettings
 from acquisition.volumes.stream import VolumeStream

@@ -8,8 +8,8 @@ from typing import Any
 import pymmcore
 
 from acquisition.configuration import SIMULATED
-from acquisition.core import adapter_paths, close_core, reason
-from acquisition.pymmcore import UniMMCore
+from acquisition.microscope.core import adapter_paths, close_core, reason
+from acquisition.microscope.pymmcore import UniMMCore
 
 
 def installed_devices() -> dict[str, Any]:

@@ -11,8 +11,8 @@ import mm_test_adapters
 import pymmcore
 
 from acquisition.configuration import SIMULATED, config_path
-from acquisition.frame_queue import FrameQueue
-from acquisition.pymmcore import UniMMCore, find_micromanager
+from acquisition.microscope.frame_queue import FrameQueue
+from acquisition.microscope.pymmcore import UniMMCore, find_micromanager
 from stream.errors import ConfigurationError, LivePTVError, SourceError
 
 log = logging.getLogger(__name__)

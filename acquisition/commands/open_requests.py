@@ -19,7 +19,7 @@ class Requests(Protocol):
 
 
 class Executor(Protocol):
-    """Carries out commands; see `acquisition.execution.CommandExecutor`."""
+    """Carries out commands; see `acquisition.commands.execution.CommandExecutor`."""
 
     def execute(self, command: Command) -> CommandReply | None:
         """Carry out a command; None if the answer follows with a frame."""

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from acquisition.core import CameraThreadFaults, frame_queue, reason
-from acquisition.frame_stamps import CameraClock, CameraNumbers
-from acquisition.microscope import Microscope
-from acquisition.readings import Reading, Readings
+from acquisition.microscope.core import CameraThreadFaults, frame_queue, reason
+from acquisition.microscope.frame_stamps import CameraClock, CameraNumbers
+from acquisition.microscope.microscope import Microscope
+from acquisition.microscope.readings import Reading, Readings
+from acquisition.microscope.watched_state import changes
 from acquisition.settings import MicroscopeSettings
 from acquisition.source import SourceInfo
-from acquisition.watched_state import changes
 from stream.errors import SourceError
 from stream.messages import Frame, FrameInfo
 

@@ -11,11 +11,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from acquisition.core import close_core, open_core, reason
-from acquisition.pymmcore import DeviceType, UniMMCore
+from acquisition.microscope.core import close_core, open_core, reason
+from acquisition.microscope.pymmcore import DeviceType, UniMMCore
+from acquisition.microscope.watched_state import WatchedState
 from acquisition.settings import MicroscopeSettings
 from acquisition.source import SourceInfo
-from acquisition.watched_state import WatchedState
 from stream.errors import ConfigurationError, SourceError
 
 NAN = math.nan

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from acquisition.device_commands import DeviceCommands, SteeredFocus
-from acquisition.microscope import Microscope
+from acquisition.commands.device_commands import DeviceCommands, SteeredFocus
+from acquisition.microscope.microscope import Microscope
 from acquisition.safety.hardware_state import DeviceSafety
 from acquisition.safety.limits import (
     CommandRefused,
@@ -46,7 +46,7 @@ class _Pending:
 
 
 class Timeline(Protocol):
-    """The part of a stream of frames that the executor uses; see `acquisition.live.MicroscopeStream`."""
+    """The part of a stream of frames that the executor uses; see `acquisition.microscope.live.MicroscopeStream`."""
 
     exposed_ns: int
     ours_changes: bool  # changes of devices now are our own, not from outside

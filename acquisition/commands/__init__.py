@@ -1,0 +1,1 @@
+"""Commands carried out on the microscope between frames, within the limits of the experiment."""
