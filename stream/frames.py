@@ -18,7 +18,7 @@ LONGEST_AGE_MS = 3.6e6  # an hour; a frame that seems older, or younger than 0, 
 
 class FitDecision(IntEnum):
     """How much of the fit was done in a frame: all without a limit, as much as there was time for, none for want
-    of time, none because the fit was still being compiled."""
+    of time, none because the fit was still being compiled or, in volumes, the size of a spot was not known yet."""
 
     WHOLE = 0
     LIMITED = 1

@@ -34,7 +34,7 @@ def flow(
         typer.Option(help="fit this too: width_um, depth_um, slip_um or flow_index; may be repeated"),
     ] = None,
     viscosity: Annotated[
-        float | None, typer.Option(help="of the liquid, Pa s, for wall shear and pressure", min=1e-9, max=1e9)
+        float | None, typer.Option(help="of the liquid, mPa s, for wall shear and pressure", min=1e-6, max=1e12)
     ] = None,
     diffusion: Annotated[
         float | None, typer.Option(help="of the particles, um²/s; left out: from the tracks", min=0, max=1e9)
@@ -50,7 +50,7 @@ def flow(
         file,
         None if channel is None else section_from(channel),
         unknown=unknown or (),
-        viscosity_pa_s=viscosity,
+        viscosity_pa_s=None if viscosity is None else 1e-3 * viscosity,
         diffusion_um2_s=diffusion,
     )
     if as_json:

@@ -43,7 +43,7 @@ def channel_file(path, *, channel=True, tracks=200, frames=40):
 
 def test_the_command_finds_flow_walls_shear_and_pressure(tmp_path, capsys):
     path = channel_file(tmp_path / "tracks.h5")
-    assert run_command_line(["flow", str(path), "--viscosity", "0.001", "--json"]) == 0
+    assert run_command_line(["flow", str(path), "--viscosity", "1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     rate = found["flow_rate_ul_s"]
     assert rate["value"] == pytest.approx(0.0015, abs=4 * rate["standard_error"])
