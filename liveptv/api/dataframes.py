@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from liveptv.tables import DetectionTable
-from liveptv.tables.reader import COLUMNS, MEASURED, known
+from liveptv.tables.reader import AT_END, COLUMNS, WRITTEN, known, measured
 from stream.errors import ConfigurationError
 from stream.messages import NAN, Detections
 
@@ -34,14 +34,17 @@ def detections_frame(found: Iterable[Detections]) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row a particle: `frame` (int64) and the columns of `stream.messages.Detections` (float64) but `flags`;
-        those from `z_other_um` on only where anything is known.
+        those from `z_other_um` on only where anything is known, and `at_end` (1) where a particle is at an end
+        of a volume.
     """
     import pandas as pd
 
-    parts = [(one.info.frame, one.table[: len(MEASURED)]) for one in found]
-    number = np.repeat([n for n, _ in parts], [table.shape[1] for _, table in parts]).astype(np.int64)
-    table = np.concatenate([np.empty((len(MEASURED), 0)), *(table for _, table in parts)], axis=1)
-    return pd.DataFrame({"frame": number, **known(dict(zip(MEASURED, table, strict=True)))})
+    parts = [(one.info.frame, measured(one)) for one in found]
+    number = np.repeat([n for n, _ in parts], [len(part[AT_END]) for _, part in parts]).astype(np.int64)
+    columns = {
+        name: np.concatenate([np.empty(0), *(part[name] for _, part in parts)]) for name in WRITTEN[1:]
+    }
+    return pd.DataFrame({"frame": number, **known(columns)})
 
 
 def detection_table(frame: pd.DataFrame) -> DetectionTable:

@@ -34,7 +34,8 @@ def flow(
         typer.Option(help="fit this too: width_um, depth_um, slip_um or flow_index; may be repeated"),
     ] = None,
     viscosity: Annotated[
-        float | None, typer.Option(help="of the liquid, mPa s, for wall shear and pressure", min=1e-6, max=1e12)
+        float | None,
+        typer.Option(help="of the liquid, mPa s, for wall shear and pressure", min=1e-6, max=1e12),
     ] = None,
     diffusion: Annotated[
         float | None, typer.Option(help="of the particles, um²/s; left out: from the tracks", min=0, max=1e9)

@@ -22,18 +22,21 @@ from stream.errors import SourceError
 from stream.hdf5_checks import NUMBERS, RECORDS, check_memory
 from stream.hdf5_reading import dataset, find, open_hdf5, reading
 from stream.hdf5_reading import values as values_of
-from stream.messages import FLAGS, NAN, Detections, FrameInfo
+from stream.messages import FLAGS, NAN, DetectionFlag, Detections, FrameInfo
 from tracking.export.table import pyarrow
 
 log = logging.getLogger(__name__)
 
 MEASURED = tuple(name for name in Detections.COLUMNS if name != FLAGS)
 COLUMNS = ("frame", *MEASURED)
-"""Columns of a table. It has no flags: nothing is reduced in `liveptv detect`."""
+"""Columns that are read. Of the flags a table has none but `AT_END`: nothing is reduced in `liveptv detect`."""
+AT_END = "at_end"
+"""Column of a table that is written, where there is any such particle: 1 for `DetectionFlag.AT_END`, else 0."""
+WRITTEN = (*COLUMNS, AT_END)
 ALWAYS = tuple(name for name in COLUMNS if name not in Detections.MORE)
 """Those that every table has; the others are in it where at least one of their values is known."""
 RULES = {name: Rule(whole=name == "frame", finite=name in {"x_um", "y_um"}) for name in COLUMNS} | {
-    name: Rule(whole=True, optional=True) for name in ("track", "kind")
+    name: Rule(whole=True, optional=True) for name in ("track", "kind", AT_END)
 }
 RULES["snr"] = Rule()
 AS_IT_IS = Wanted()
@@ -71,13 +74,22 @@ class DetectionTable:
         return known({name: getattr(self, name) for name in COLUMNS})
 
 
+def measured(detections: Detections) -> dict[str, FloatArray]:
+    """The columns of a table but `frame`, (N,) each, copied."""
+    flags = np.nan_to_num(detections.flags).astype(np.int64)
+    at_end = (flags & DetectionFlag.AT_END > 0).astype(np.float64)
+    return {**{name: getattr(detections, name).copy() for name in MEASURED}, AT_END: at_end}
+
+
 def known(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
     """The columns that a table has: all of `ALWAYS`, and those of the others that hold anything."""
-    return {
-        name: values
-        for name, values in columns.items()
-        if name not in Detections.MORE or not np.isnan(values).all()
-    }
+
+    def is_known(name: str, values: npt.NDArray[Any]) -> bool:
+        if name == AT_END:
+            return bool(np.any(values))
+        return name not in Detections.MORE or not np.isnan(values).all()
+
+    return {name: values for name, values in columns.items() if is_known(name, values)}
 
 
 def read_detection_table(

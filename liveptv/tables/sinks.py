@@ -10,13 +10,15 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from liveptv.tables.reader import ALWAYS, RULES
+from liveptv.tables.reader import ALWAYS, AT_END, RULES
 from stream.messages import NAN
 from tracking.export.table import FORMATS, MORE_FORMATS, UNITS, pyarrow
 
 CHUNK_ROWS = 4096  # rows of an HDF5 chunk, 32 kB a column; smaller ones compress less
 
 Columns = dict[str, npt.NDArray[Any]]
+ALL_FORMATS = FORMATS | MORE_FORMATS | {AT_END: "%.0f"}
+ALL_UNITS = UNITS | {AT_END: "1"}
 
 
 class Sink(Protocol):
@@ -44,8 +46,7 @@ class _CsvSink:
     def _begin(self) -> None:
         self._file = self._path.open("w", encoding="ascii", newline="\n")
         self._file.write(",".join(self._names) + "\n")
-        formats = FORMATS | MORE_FORMATS
-        self._line = ",".join(formats[name] for name in self._names)
+        self._line = ",".join(ALL_FORMATS[name] for name in self._names)
 
     def widen(self, names: tuple[str, ...]) -> None:
         self._file.close()
@@ -78,7 +79,7 @@ class _ParquetSink:
             self._pa.field(
                 name,
                 self._pa.int64() if name == "frame" else self._pa.float64(),
-                metadata={"unit": UNITS[name]},
+                metadata={"unit": ALL_UNITS[name]},
             )
             for name in names
         ]
@@ -126,7 +127,7 @@ class _H5Sink:
                 compression="gzip",
                 shuffle=True,
             )
-            dataset.attrs["unit"] = UNITS[name]
+            dataset.attrs["unit"] = ALL_UNITS[name]
 
     def write(self, columns: Columns) -> None:
         start = self._rows

@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from liveptv.tables.reader import ALWAYS, COLUMNS, MEASURED, known
+from liveptv.tables.reader import ALWAYS, WRITTEN, known, measured
 from liveptv.tables.sinks import SINKS, Columns
 from stream.errors import ConfigurationError, LivePTVError, OutputError
 from stream.messages import Detections
@@ -62,8 +62,7 @@ class DetectionTableWriter:
         if len(detections) == 0:
             return
         frame = np.full(len(detections), detections.info.frame, np.int64)
-        copy = detections.table[: len(MEASURED)].copy()
-        self._blocks.append({"frame": frame, **dict(zip(MEASURED, copy, strict=True))})
+        self._blocks.append({"frame": frame, **measured(detections)})
         self._buffered += len(frame)
         self.rows += len(frame)
         if self._buffered >= BLOCK_ROWS:
@@ -74,10 +73,10 @@ class DetectionTableWriter:
         if not blocks:
             return
         try:
-            columns = {name: np.concatenate([block[name] for block in blocks]) for name in COLUMNS}
+            columns = {name: np.concatenate([block[name] for block in blocks]) for name in WRITTEN}
             wanted = {*self._names, *known(columns)}
             if len(wanted) > len(self._names):
-                self._names = tuple(name for name in COLUMNS if name in wanted)
+                self._names = tuple(name for name in WRITTEN if name in wanted)
                 self._sink.widen(self._names)
             self._sink.write({name: columns[name] for name in self._names})
         except (OSError, RuntimeError) as error:

@@ -13,7 +13,7 @@ from liveptv.tables import DetectionTableWriter, iter_detections, read_detection
 from liveptv.tables import csv_columns as csv_table
 from liveptv.tables.reader import read_columns
 from stream.errors import ConfigurationError, OutputError, SourceError
-from stream.messages import Detections, FrameInfo
+from stream.messages import DetectionFlag, Detections, FrameInfo
 
 SUFFIXES = (".csv", ".parquet", ".h5")
 COLUMNS = ("frame", *(name for name in Detections.COLUMNS[:-1] if name not in Detections.MORE))
@@ -127,6 +127,27 @@ def test_what_becomes_known_late_makes_the_table_wider(path, monkeypatch):
     table = read_detection_table(path)
     assert np.isnan(table.kind).all()
     assert list(table.columns()) == [*COLUMNS, "z_other_um", "p_other", "chi_square"]
+
+
+def test_particles_at_an_end_of_a_volume_are_told_from_the_others_and_only_where_there_are_any(path):
+    with_flags = detections(
+        0, x_um=[1.0, 2.0], flags=[float(DetectionFlag.AT_END), float(DetectionFlag.REDUCED)]
+    )
+    write(path, [with_flags, detections(1)])
+    if path.suffix == ".csv":
+        header, *rows = path.read_text().splitlines()
+        assert header.split(",")[-1] == "at_end"
+        assert [row.rsplit(",", 1)[1] for row in rows] == ["1", "0", "0", "0"]
+    elif path.suffix == ".parquet":
+        assert pyarrow.parquet.read_table(path)["at_end"].to_pylist() == [1, 0, 0, 0]
+    else:
+        with h5py.File(path) as file:
+            assert file["at_end"][:].tolist() == [1, 0, 0, 0]
+    assert len(read_detection_table(path)) == 4
+    write(path, [detections(0)], overwrite=True)
+    assert "at_end" not in read_columns(path)
+    if path.suffix == ".csv":
+        assert "at_end" not in path.read_text()
 
 
 def test_a_table_written_in_many_blocks_is_whole(path, monkeypatch):
