@@ -65,7 +65,7 @@ def test_a_single_track_without_drift_gives_what_pylake_gives(number):
         ({"sigma_um": 0.25}, "likelihood"),
         ({"tracks": 5, "frames": 60}, "covariance"),
     ],
-    ids=["usual", "short", "blurred", "noisy", "few"],
+    ids=["even", "short", "blurred", "noisy", "few"],
 )
 def test_stated_standard_errors_are_right_and_nothing_is_biased(made, method):
     found = []

@@ -6,6 +6,7 @@ In a section y is measured from the middle of its bounding box and z from the bo
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -24,7 +25,7 @@ holds all of it; its area is 0.02 % larger."""
 
 
 @dataclass(frozen=True)
-class Section:
+class Section(ABC):
     """A section with its bounding box; the lengths are positive and finite (`ConfigurationError`)."""
 
     width_um: float
@@ -38,26 +39,26 @@ class Section:
                 )
 
     @property
+    @abstractmethod
     def area_um2(self) -> float:
         """Area of the section."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def perimeter_um(self) -> float:
         """Length of its wall."""
-        raise NotImplementedError
 
+    @abstractmethod
     def outline_um(self) -> FloatArray:
         """Corners (C, 2) of the section as a polygon, y and z, in order around it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def spans_um(self, y_um: FloatArray, z_um: FloatArray) -> FloatArray:
         """From where to where the section reaches along y and along z through each point, (2, 2, N): axis, end.
 
         Of a line that leaves the section and enters it again, the part nearest to the point. A point that the
         section does not reach on an axis has the point of the section nearest to it on that axis.
         """
-        raise NotImplementedError
 
     def resized(self, width_um: float, depth_um: float) -> Self:
         """The same shape, stretched to another bounding box."""
