@@ -28,6 +28,7 @@ from engines.volumes.first_volume import FirstVolume
 from engines.volumes.limited_fit import VolumeFits, VolumeLimit
 from engines.volumes.model import VolumeModel, load_volume_model
 from engines.volumes.psf import VolumePsf
+from engines.volumes.spot_shape import LEAST_SIGMA
 from engines.watched_engine import NO_SIZE
 from stream.errors import ConfigurationError
 from stream.messages import DetectionFlag, Detections, FitDecision, Frame, Predictions
@@ -245,7 +246,11 @@ class VolumeEngine:
             return None
         if first.found is None and not (psf is not None and first.has_looked):
             first.seek(number, frame.image, looked)
-        return first.found if self._size_may_join else first.wait(self._while_waiting)
+        return first.found if self._may_join(psf) else first.wait(self._while_waiting)
+
+    def _may_join(self, psf: VolumePsf | None) -> bool:
+        """Whether volumes need not wait for the look; one at small spots of a given size is over soon."""
+        return self._size_may_join and (psf is None or min(psf.sigma_voxels[1:]) >= LEAST_SIGMA)
 
     def _make(self, psf: VolumePsf, voxel: Voxel) -> VolumeDetector:
         noise = None if self._model is None else self._model.noise

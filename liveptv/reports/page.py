@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ from tracking.trajectories.file import Trajectories, TrajectoryFile, read_trajec
 from tracking.trajectories.snapshot import Snapshot, read_snapshot
 
 DRAWN_IN_PAGE = {"trajectories", "profile"}
+log = logging.getLogger(__name__)
+
 SCRIPTS = ("colours", "histogram", "plane", "profile", "space", "report")
 
 
@@ -61,7 +64,11 @@ def write_report(files: RunFiles) -> Report:
     trajectories = read_trajectories(files.tracks)
     snapshot = read_snapshot(files.tracks) if finished else None
     profile = flow_profile(trajectories)
-    diffusion = diffusion_findings(trajectories)
+    try:
+        diffusion = diffusion_findings(trajectories)
+    except (ArithmeticError, ValueError) as error:  # no reason to be without all the rest
+        log.warning("the report of %s says nothing about diffusion: %s", files.tracks, error)
+        diffusion = None
     with paper():
         figures = _figures(trajectories, profile, snapshot, diffusion)
         fields = _fields(files, trajectories, profile, events)

@@ -153,5 +153,5 @@ def test_decisions_come_through_the_wire_and_the_file_as_they_were_made(made: De
     info = FrameInfo("run", 3, 3, 0.1, 1, 1.0, decisions=made)
     header, payload = encode(Detections.empty(info))
     assert decode(header, bytes(payload)).message.info.decisions == made
-    row = np.array((3, 3, 0.1, 1.0, 0.0, 0.0, 1.0, 0, 0, 1, math.nan, *as_columns(made), 0, 0), FRAME)
+    row = np.array((3, 3, 0.1, 1.0, 0.0, 0.0, 1.0, 0, 0, 1, math.nan, *as_columns(made), 0, 0, 0, 0), FRAME)
     assert decisions_of(row) == made

@@ -131,7 +131,7 @@ def test_replay_and_detect_then_track_give_the_same_trajectories(tmp_path, video
     assert one.attributes["frame_rate_hz"] == pytest.approx(10)
     assert "3 trajectories" in [panel.title for figure in drawn for panel in panels(figure)]
     page = (tmp_path / "live.report.html").read_text("utf-8")
-    assert page.count("data:image/png;base64,") == 4  # frame and profile, light and dark
+    assert page.count("data:image/png;base64,") == 6  # frame, profile and diffusion, light and dark
     events = [json.loads(line) for line in (tmp_path / "live.events.jsonl").read_text().splitlines()]
     assert events[-1]["kind"] == "end"
 

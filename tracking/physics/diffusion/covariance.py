@@ -80,8 +80,9 @@ class Estimates:
 
     @property
     def standard_error_um2_s(self) -> FloatArray:
-        """Standard error of D (axes, groups)."""
-        error: FloatArray = np.sqrt(self.covariance[..., 0, 0])
+        """Standard error of D (axes, groups); NaN where the displacements do not tell it."""
+        variance = self.covariance[..., 0, 0]
+        error: FloatArray = np.sqrt(np.where(variance >= 0, variance, np.nan))
         return error
 
 

@@ -27,6 +27,9 @@ SMALLEST, MOST = (
     1e-12,
     50.0,
 )  # over the first guess, in place of 0, which has no logarithm; and ln of the largest
+LEAST_CURVATURE = 1e-6
+"""Least eigenvalue of the curvature, each parameter in its own standard error; as exact as the derivatives are. Below
+it the displacements tell only a sum of both."""
 SMALL_SHARE = 1e-3  # of the first guess, below which derivatives are not taken in proportion to the value
 
 
@@ -141,7 +144,10 @@ def _error(
     corner = each(found + steps).sum() - up[0].sum() - up[1].sum() + middle
     back = each(found - steps).sum() - down[0].sum() - down[1].sum() + middle
     curve[0, 1] = curve[1, 0] = -(corner + back) / (2 * steps[0] * steps[1])
-    if not (np.isfinite(curve).all() and np.linalg.eigvalsh(curve)[0] > 0):
+    if not (np.isfinite(curve).all() and (np.diag(curve) > 0).all()):
+        return math.nan
+    size = np.sqrt(np.diag(curve))
+    if np.linalg.eigvalsh(curve / np.outer(size, size))[0] < LEAST_CURVATURE:
         return math.nan
     inverse = np.linalg.inv(curve)
     if tracks < FEW_TRACKS:
