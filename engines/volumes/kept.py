@@ -42,17 +42,18 @@ class Prospects:
     told: FloatArray
 
     def with_those_of(self, network: Proposals, sigma_voxels: tuple[float, float, float]) -> Prospects:
-        """These and the places of a network; where both have one, it is the network's."""
+        """These and the places of a network; where both have one, it is the network's, as sure as the surer."""
         if not len(network):
             return self
         z, y, x = sigma_voxels
         ours, theirs = (np.stack([p.x / x, p.y / y, p.z / z], axis=1) for p in (self.proposals, network))
-        apart = cKDTree(theirs).query(ours, distance_upper_bound=SAME_PLACE)[0] if len(ours) else np.empty(0)
+        apart, same = cKDTree(theirs).query(ours.reshape(-1, 3), distance_upper_bound=SAME_PLACE)
         kept = np.isinf(apart)
-        mine = self.proposals.take(kept)
+        mine, probable = self.proposals.take(kept), network.probability.copy()
+        np.maximum.at(probable, same[~kept], self.probability[~kept])
         return Prospects(
             network.joined(mine),
-            np.concatenate([network.probability, self.probability[kept]]),
+            np.concatenate([probable, self.probability[kept]]),
             self.left_out,
             self.mixture,
             np.concatenate([network.probability, self.told[kept]]),

@@ -28,8 +28,8 @@ SMALLEST, MOST = (
     50.0,
 )  # over the first guess, in place of 0, which has no logarithm; and ln of the largest
 LEAST_CURVATURE = 1e-6
-"""Least eigenvalue of the curvature, each parameter in its own standard error; as exact as the derivatives are. Below
-it the displacements tell only a sum of both."""
+"""Least eigenvalue of the curvature, each parameter in its own standard error, as exact as the derivatives are.
+Below it the displacements tell only a sum of both."""
 SMALL_SHARE = 1e-3  # of the first guess, below which derivatives are not taken in proportion to the value
 
 
