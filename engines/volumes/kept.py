@@ -47,7 +47,8 @@ class Prospects:
             return self
         z, y, x = sigma_voxels
         ours, theirs = (np.stack([p.x / x, p.y / y, p.z / z], axis=1) for p in (self.proposals, network))
-        apart, same = cKDTree(theirs).query(ours.reshape(-1, 3), distance_upper_bound=SAME_PLACE)
+        nearest = cKDTree(theirs).query(ours.reshape(-1, 3), distance_upper_bound=SAME_PLACE)
+        apart, same = np.asarray(nearest[0]), np.asarray(nearest[1])
         kept = np.isinf(apart)
         mine, probable = self.proposals.take(kept), network.probability.copy()
         np.maximum.at(probable, same[~kept], self.probability[~kept])
