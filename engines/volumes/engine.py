@@ -49,8 +49,10 @@ class VolumeEngine:
 
     The spot's size is that of the `model_file`, a calibration (.h5) or a network (.onnx), or of `detector.spot_um`;
     without both it is estimated from the first volume that shows enough particles, and `say` gets a line with it.
-    That takes seconds: volumes wait for it, and `while_waiting` is called meanwhile; or with `size_may_join`
-    nothing is looked for in them until it is known.
+    Where there is no model, that volume is also asked whether particles are dark, and large ones whether they are
+    balls. That may take seconds: volumes wait for it, and `while_waiting` is called meanwhile; or with
+    `size_may_join` nothing is looked for in them until it is known. Small spots of a given size always wait, as
+    their look is short.
 
     `allow_fit` sets how much of the fit may be done, as in `NetworkEngine`; what is not fitted whole has the short
     fit. Of the decisions that a volume comes with, or is returned with, `learnt_from` is the volume that
