@@ -18,7 +18,6 @@ from liveptv.monitor.images import SmallImage
 from liveptv.monitor.latest_image import LatestImage, Shown
 from liveptv.monitor.recorded_events import KIND as EVENT
 from liveptv.monitor.recorded_events import RecordedEvents
-from liveptv.monitor.running_diffusion import RunningDiffusion
 from liveptv.monitor.running_profile import RunningProfile
 from liveptv.monitor.stage_statuses import FRESH_S, StageStatuses, plain
 from liveptv.monitor.two_sides import TwoSides
@@ -29,6 +28,7 @@ from liveptv.session.run_card import RunCard
 from liveptv.session.self_check import checks_of, in_words
 from stream.messages import Detections, Frame, Message, Status, TrackFlag, Tracks
 from tracking.physics.diffusion.settings import DiffusionSettings
+from tracking.physics.live.running_diffusion import RunningDiffusion
 
 SERIES_PERIOD_S = 0.5
 SERIES_LENGTH = (
