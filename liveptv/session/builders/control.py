@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 from liveptv.session.builders.slots import LOOPBACK
 
-PA_S_PER_MPA_S = 1e-3
-
 
 def build_control(context: StageContext) -> Stage:
     """Tracks -> commands to the microscope; a controller can be switched on later."""
@@ -70,6 +68,7 @@ def flow_follower(experiment: Experiment, *, in_thread: bool = True) -> FlowFoll
     channel = experiment.channel
     if channel is None or not experiment.follows_flow:
         return None
+    from liveptv.flow.run_settings import PA_S_PER_MPA_S
     from tracking.physics.live.follower import FlowFollower
 
     section = experiment.flow.section_or(channel.width_um, channel.depth_um)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -69,12 +70,23 @@ class FlowSettings(SettingsSection):
         """The section that is given, or the rectangle of this size."""
         return section_from(self.section) if self.section else Rectangle(width_um, depth_um)
 
-    def prior(self, section: Section, floor_height_um: float, center_y_um: float | None) -> Prior:
-        """What is known before the fit, with the floor's height and the middle of `[channel]`."""
+    def prior(
+        self,
+        section: Section,
+        floor_height_um: float,
+        center_y_um: float | None,
+        unknown: Iterable[str] | None = None,
+    ) -> Prior:
+        """What is known before the fit, with the floor's height and the middle of `[channel]`.
+
+        `unknown` are the parameters that are fitted too, in place of the setting's. Raises `ConfigurationError` for
+        one that does not exist.
+        """
         begin = {
             "slip_um": 0.0, "flow_index": 1.0, "width_um": section.width_um, "depth_um": section.depth_um
         }  # fmt: skip
-        known: dict[str, Known] = {name: Known(begin[name], UNKNOWN) for name in self.unknown}
+        names = self.unknown if unknown is None else unknown
+        known = {str(name): Known(begin.get(name, math.nan), UNKNOWN) for name in names}
         if self.floor_error_um is not None:
             known["floor_um"] = Known(floor_height_um, self.floor_error_um)
         if self.center_error_um is not None and center_y_um is not None:
