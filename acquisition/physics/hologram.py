@@ -1,17 +1,17 @@
 """In-line holograms of spheres: the wave that a sphere scatters (Mie) interferes with the one that passes it.
 
-A plane wave travels along the optical axis, polarised along y (down the image's rows). In the focal plane the camera
-sees |1 + E|^2 relative to the light without particles (Lee et al., Optics Express 15, 18275, 2007), E the y component
-of all scattered waves inside the objective's aperture. For one sphere E is a sum of plane waves at angles t, up to
-the aperture's. With the scattering amplitudes S1(t), S2(t) (Bohren & Huffman 1983, eq. 4.74), the far field
+A plane wave travels along the optical axis, polarised along y (down the image's rows). In the focal plane the
+camera sees |1 + E|^2 relative to the light without particles (Lee et al., Optics Express 15, 18275, 2007), E the y
+component of all scattered waves inside the objective's aperture. For one sphere E is a sum of plane waves at angles
+t, up to the aperture's. With the scattering amplitudes S1(t), S2(t) (Bohren & Huffman 1983, eq. 4.74), the far field
 exp(ikr) / (-ikr) S, and the azimuth p from the polarisation:
 
     E(rho, p) = A0(rho) + cos(2 p) A2(rho)
     A0(rho) = -1/2 Int [S1 + S2 cos t] J0(k rho sin t) w(t) dt
     A2(rho) = +1/2 Int [S2 cos t - S1] J2(k rho sin t) w(t) dt,      w(t) = sin t exp(i k z (1 - cos t))
 
-z is the sphere's distance beyond the focal plane, along the light. The sign of A0 is the optical theorem's: the light
-that a sphere scatters is missing in the wave that passes.
+z is the sphere's distance beyond the focal plane, along the light. The sign of A0 is the optical theorem's: the
+light that a sphere scatters is missing in the wave that passes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _RHO_STEP_UM = 0.01
 """Step of the tables over rho. Between their points images are linear: off by 0.2 % of the fringes at an aperture
 of 1.2 and 633 nm, in proportion to the square of the step."""
 _RADIUS_STEP_UM, _INDEX_STEP = 2e-4, 2e-4
-"""Steps of the derivatives by radius and index: 1e-3 of a small sphere's, far above the rounding of Mie's series."""
+"""Steps of the derivatives by radius and index: 1e-3 of a small sphere's, far above the rounding of the series."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,14 @@ class HologramOptics:
 
 
 class HologramModel:
-    """Scattered waves of spheres in one microscope, up to `reach_um` from their centres and `deepest_um` from focus.
+    """Scattered waves of spheres in one microscope, `reach_um` around their centres, up to `deepest_um` from focus.
 
     The tables of Bessel functions are made once; a wave then takes about a millisecond for 100 x 100 pixels.
     """
 
     def __init__(self, optics: HologramOptics, reach_um: float, deepest_um: float) -> None:
         self.optics = optics
-        self.reach_um = reach_um
+        self.reach_um, self.deepest_um = reach_um, deepest_um
         k = optics.wavenumber
         largest_sine = optics.numerical_aperture / optics.medium_index
         turns = k * (reach_um * largest_sine + deepest_um * (1 - math.sqrt(1 - largest_sine**2)))
@@ -83,7 +83,8 @@ class HologramModel:
     @cached_property
     def _path(self) -> FloatArray:
         """Phase of a plane wave relative to the passing one, for each um of z."""
-        return self.optics.wavenumber * (1 - self._cosine)
+        phase: FloatArray = self.optics.wavenumber * (1 - self._cosine)
+        return phase
 
     def _parts(self, radius_um: float, index: float) -> tuple[ComplexArray, ComplexArray]:
         optics = self.optics
@@ -134,7 +135,8 @@ class HologramModel:
     def wave(self, sphere: FloatArray, shape: tuple[int, int]) -> ComplexArray:
         """The wave E (H, W) that one sphere (5,), in the order of `PARAMETERS`, adds to the passing one of 1."""
         x_px, y_px, z_um, radius_um, index = (float(value) for value in sphere)
-        return self._on_pixels(self._spectra(z_um, radius_um, index, False), x_px, y_px, shape)[0]
+        wave: ComplexArray = self._on_pixels(self._spectra(z_um, radius_um, index, False), x_px, y_px, shape)[0]
+        return wave
 
     def wave_and_slopes(
         self, sphere: FloatArray, shape: tuple[int, int]
@@ -159,7 +161,8 @@ class HologramModel:
         wave = np.ones(shape, complex)
         for sphere in spheres:
             wave += self.wave(sphere, shape)
-        return wave.real**2 + wave.imag**2
+        light: FloatArray = wave.real**2 + wave.imag**2
+        return light
 
 
 @lru_cache(maxsize=4)
