@@ -2,8 +2,9 @@
 
 Each image has 128 x 128 pixels and 5 objects at random places and depths; DeepTrack's are drawn by pipelines as its
 users write them: one optics, one object many times (`^`), resolved anew for each image. Ours: `Rendered` draws
-particles from a PSF model, with noise, in batches; holograms come from the Mie series (`acquisition.physics.hologram`).
-Times are of the processor, medians over repetitions taken in turns. Needs the extra `deeptrack`.
+particles from a PSF model, with noise, in batches; holograms come from the Mie series
+(`acquisition.physics.hologram`). Times are of the processor, medians over repetitions taken in turns. Needs the extra
+`deeptrack`.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ with warnings.catch_warnings():
 
 SIDE, OBJECTS = 128, 5
 REPETITIONS = 5
-DRAWN_EACH = {"deeptrack": 4, "ours": 64}
+DRAWN_EACH = 4
+BATCH = 64
 PIXEL_UM = 0.1
 
-Draw = Callable[[int], None]
+Draw = Callable[[], int]
+"""Draws some images and returns how many."""
 
 
 def anywhere(depth_um: float) -> dict[str, Any]:
@@ -78,15 +81,14 @@ def of_deeptrack() -> dict[str, Draw]:
         "holograms, geometric": (dt.Brightfield, 64, dt.MieSphere(**sphere, **anywhere(5.0))),
         "holograms, hybrid": (dt.Brightfield, 64, dt.MieSphere(mode="hybrid", **sphere, **anywhere(5.0))),
     }
-    pipelines = {
-        name: optics(kind, padding)(one ^ OBJECTS) for name, (kind, padding, one) in objects.items()
-    }
+    pipelines = {name: optics(kind, padding)(one ^ OBJECTS) for name, (kind, padding, one) in objects.items()}
 
     def drawing(pipeline: Any) -> Draw:
-        def draw(count: int) -> None:
-            for _ in range(count):
+        def draw() -> int:
+            for _ in range(DRAWN_EACH):
                 pipeline.update()
                 pipeline.resolve()
+            return DRAWN_EACH
 
         return draw
 
@@ -107,8 +109,8 @@ def of_ours() -> dict[str, Draw]:
         )
     holograms = hologram_model(HologramOptics(), 6.4, 5.0)
 
-    def draw_holograms(count: int) -> None:
-        for _ in range(max(1, count // 8)):
+    def draw_holograms() -> int:
+        for _ in range(DRAWN_EACH):
             spheres = np.column_stack(
                 [
                     rng.uniform(0, SIDE, (OBJECTS, 2)),
@@ -118,16 +120,18 @@ def of_ours() -> dict[str, Draw]:
                 ]
             )
             holograms.image(spheres, (SIDE, SIDE))
+        return DRAWN_EACH
 
     return {
-        "fluorescent particles, astigmatic": lambda count: _of_source(sources["bright"], count),
-        "bright-field particles, astigmatic": lambda count: _of_source(sources["dark"], count),
+        "fluorescent particles, astigmatic": lambda: _of_source(sources["bright"]),
+        "bright-field particles, astigmatic": lambda: _of_source(sources["dark"]),
         "holograms": draw_holograms,
     }
 
 
-def _of_source(source: Rendered, count: int) -> None:
-    source.draw(np.random.default_rng(2), (SIDE, SIDE), count, np.float32)
+def _of_source(source: Rendered) -> int:
+    source.draw(np.random.default_rng(2), (SIDE, SIDE), BATCH, np.float32)
+    return BATCH
 
 
 def main() -> None:
@@ -140,13 +144,11 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for repetition in range(REPETITIONS + 1):
-            for (whose, name), draw in draws.items():
-                count = DRAWN_EACH[whose]
-                drawn = max(1, count // 8) if name == "holograms" else count
+            for key, draw in draws.items():
                 start = time.process_time()
-                draw(count)
+                drawn = draw()
                 if repetition:  # the first one compiles and fills caches
-                    times[whose, name].append((time.process_time() - start) / drawn)
+                    times[key].append((time.process_time() - start) / drawn)
     rows = []
     for (whose, name), seconds in times.items():
         median = float(np.median(seconds))

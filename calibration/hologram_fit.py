@@ -1,8 +1,8 @@
 """Place, radius and refractive index of spheres from one in-line hologram, and how well light can tell them.
 
 A fit of the exact model (`acquisition.physics.hologram`) to the image by Fisher scoring, all spheres of the image
-together as their waves interfere, from starts such as a network's. The errors stated are the Cramer-Rao bound at the
-result, times the misfit where the image deviates from the model by more than its noise.
+together as their waves interfere, from starts such as a network's. The errors stated are the Cramer-Rao bound at
+the result, times the misfit where the image deviates from the model by more than its noise.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ FloatArray = npt.NDArray[np.float64]
 _P = len(PARAMETERS)
 X, Y, Z, RADIUS, INDEX = range(_P)
 _LONGEST_STEP = np.array([1.0, 1.0, 0.15, 0.03, 0.05])
-"""Largest change of a parameter in one step: a fifth of a fringe in depth and in the plane, and what changes the wave
-by half of itself or less."""
+"""Largest change of a parameter in one step: a fifth of a fringe in depth and in the plane, and what changes the
+wave by half of itself or less."""
 _SMALLEST_RADIUS_UM, _LARGEST_RADIUS_UM = 0.03, 1.5
 _LEAST_CONTRAST, _LARGEST_INDEX = 0.003, 2.2
 """Least difference of the index from the medium's (a sphere without one leaves no trace), and largest index."""
@@ -54,9 +54,7 @@ class FittedSpheres:
         return errors
 
 
-def bound(
-    model: HologramModel, spheres: FloatArray, shape: tuple[int, int], noise: float
-) -> FloatArray:
+def bound(model: HologramModel, spheres: FloatArray, shape: tuple[int, int], noise: float) -> FloatArray:
     """Cramer-Rao bound: covariances (N, 5, 5) of spheres (N, 5) in one image whose background, 1, is not known.
 
     `noise` is the standard deviation of a pixel of the background, relative to it; shot noise follows the light.
@@ -173,7 +171,9 @@ def _sought(
 
 
 def _blocks(covariance: FloatArray, spheres: int) -> FloatArray:
-    blocks: FloatArray = np.stack([covariance[_P * n : _P * (n + 1), _P * n : _P * (n + 1)] for n in range(spheres)])
+    blocks: FloatArray = np.stack(
+        [covariance[_P * n : _P * (n + 1), _P * n : _P * (n + 1)] for n in range(spheres)]
+    )
     return blocks
 
 

@@ -1,9 +1,10 @@
 """A DeepTrack pipeline: in-line holograms of polystyrene-like spheres in water, red laser, NA 1.2.
 
 DeepTrack 2.0.2 is told two things about its Mie spheres, without which their images are not those of a microscope
-(docs/holograms.md): `amp_factor` gives the wave of mode "hybrid" its scale and its sign (a sphere takes light from the
-wave that passes), `pupil` the obliquity 1 / cos t of waves at an angle t.
+(docs/holograms.md): `amp_factor` gives the wave of mode "hybrid" its scale and its sign (a sphere takes light from
+the wave that passes), `pupil` the obliquity 1 / cos t of waves at an angle t.
 """
+# ruff: noqa: NPY002  DeepTrack draws from the global generator
 
 from __future__ import annotations
 

@@ -12,7 +12,10 @@ NOISE = 0.01
 SHAPE = (96, 96)
 SMALL = np.array([[45.3, 50.7, 3.0, 0.15, 1.58]])
 LARGE = np.array([[47.8, 44.1, 4.0, 0.23, 1.58]])
-BOTH = np.concatenate([SMALL, LARGE + [20.0, -18.0, 1.0, 0.0, 0.0]])
+BOTH = np.concatenate([SMALL, LARGE + np.array([20.0, -18.0, 1.0, 0.0, 0.0])])
+
+OFF = np.array([0.4, -0.3, 0.15, 0.02, -0.03])
+"""How far starts are from the truth."""
 
 
 def model():
@@ -25,9 +28,7 @@ def photographed(spheres, seed, background=1.0):
 
 
 def test_a_faultless_image_gives_the_spheres_back():
-    found = fit_spheres(
-        model(), model().image(BOTH, SHAPE), BOTH + [0.4, -0.3, 0.15, 0.02, -0.03], NOISE
-    )
+    found = fit_spheres(model(), model().image(BOTH, SHAPE), BOTH + OFF, NOISE)
     assert found.ended.all()
     assert found.spheres == pytest.approx(BOTH, abs=2e-3)
 
@@ -35,7 +36,7 @@ def test_a_faultless_image_gives_the_spheres_back():
 @pytest.mark.parametrize("spheres", [SMALL, LARGE, BOTH])
 def test_errors_are_as_stated_and_at_the_bound(spheres):
     images = 12
-    shifted = spheres + [0.4, -0.3, 0.15, 0.02, -0.03]
+    shifted = spheres + OFF
     found = [fit_spheres(model(), photographed(spheres, seed), shifted, NOISE) for seed in range(images)]
     assert all(each.ended.all() for each in found)
     ratios = np.array([(each.spheres - spheres) / each.errors for each in found])
@@ -61,7 +62,7 @@ def test_a_brighter_lamp_changes_nothing():
 
 
 def test_a_start_a_fringe_off_in_depth_is_mended_by_the_search():
-    start = LARGE + [0, 0, 0.8, 0.02, 0]
+    start = LARGE + np.array([0, 0, 0.8, 0.02, 0])
     found = fit_spheres(model(), photographed(LARGE, 4), start, NOISE, seek_um=1.0)
     assert found.spheres[0, Z] == pytest.approx(LARGE[0, Z], abs=0.01)
 
