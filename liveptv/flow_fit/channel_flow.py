@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,24 @@ BLOCK_S = 1.0
 """Blocks of time in which a variation of the flow is looked for."""
 
 
-def channel_flow(
+@dataclass(frozen=True, slots=True, eq=False)
+class FileFlow:
+    """The flow fitted to a trajectory file. Viscosity in Pa s and diffusion in um^2/s are None where not given."""
+
+    trajectories: Trajectories
+    fit: ChannelFit
+    viscosity_pa_s: float | None
+    diffusion_um2_s: float | None
+
+
+def flow_of_file(
     path: Path,
     section: Section | None = None,
     *,
     unknown: Sequence[str] = (),
     viscosity_pa_s: float | None = None,
     diffusion_um2_s: float | None = None,
-) -> dict[str, Any]:
+) -> FileFlow:
     """Fit the flow to a trajectory file.
 
     Without a `section`, that of the run's settings (`[channel]`). `unknown` parameters are fitted too
@@ -47,6 +57,12 @@ def channel_flow(
     begin = {"slip_um": 0.0, "flow_index": 1.0, "width_um": section.width_um, "depth_um": section.depth_um}
     known = {name: Known(begin.get(name, math.nan), UNKNOWN) for name in unknown}
     fit = fit_channel(tracks, section, prior_of(section, known))
+    return FileFlow(trajectories, fit, viscosity_pa_s, diffusion_um2_s)
+
+
+def channel_flow(flow: FileFlow) -> dict[str, Any]:
+    """All that follows from the fit: parameters, flow rate, shear and pressure, changes over time, misfit."""
+    fit, trajectories = flow.fit, flow.trajectories
     found = {
         "trajectories": len(fit.tracks),
         "settled": fit.settled,
@@ -54,13 +70,13 @@ def channel_flow(
         "parameters": _parameters(fit),
     }
     found["flow_rate_ul_s"] = asdict(flow_rate_ul_s(fit)) | {"set_point": steady_flow_ul_s(trajectories)}
-    if viscosity_pa_s is not None:
-        shear = wall_shear(fit, viscosity_pa_s)
+    if flow.viscosity_pa_s is not None:
+        shear = wall_shear(fit, flow.viscosity_pa_s)
         found["wall_shear_pa"] = {"mean": asdict(shear.mean), "maximum": asdict(shear.maximum)}
-        found["pressure_gradient_pa_m"] = asdict(pressure_gradient_pa_m(fit, viscosity_pa_s))
+        found["pressure_gradient_pa_m"] = asdict(pressure_gradient_pa_m(fit, flow.viscosity_pa_s))
     shares = fit.classes.shares.tolist()
     found["classes"] = dict(zip(("follow", "stuck", "wrong"), shares, strict=True))
-    pieces = velocities_of(trajectories, diffusion_um2_s, longest_s=BLOCK_S)
+    pieces = velocities_of(trajectories, flow.diffusion_um2_s, longest_s=BLOCK_S)
     varies = over_time(fit, pieces, BLOCK_S)
     found["memory_s"] = None if varies is None or varies.steady else varies.memory_s
     tests = misfit(fit)
