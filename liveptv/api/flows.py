@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from liveptv.api.axes import axes_or_new, colour_scale
 from liveptv.api.optional import needs
-from liveptv.flow_fit.channel_flow import FileFlow, channel_flow, flow_of_file
-from liveptv.flow_fit.section_text import section_from
+from liveptv.flow_fit.channel_flow import FlowResult, flow_in
 from liveptv.flow_fit.words import in_words
+from tracking.physics.sections.section_text import section_from
+from tracking.trajectories.file import read_trajectories
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,9 +28,9 @@ class Flow:
     `facts` are all numbers by name, as `liveptv flow --json` prints them.
     """
 
-    def __init__(self, found: FileFlow) -> None:
-        self._found = found
-        self.facts: dict[str, Any] = channel_flow(found)
+    def __init__(self, found: FlowResult) -> None:
+        self._fit = found.fit
+        self.facts: dict[str, Any] = found.found
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a quantity, by its name: `value`, `standard_error`.
@@ -56,7 +57,7 @@ class Flow:
         from liveptv.reports.channel_fit_figure import over_section
 
         xarray = needs("xarray")
-        y, z, velocity, error = over_section(self._found.fit, points)
+        y, z, velocity, error = over_section(self._fit, points)
         about = {"units": "um/s"}
         found: xr.Dataset = xarray.Dataset(
             {
@@ -72,7 +73,7 @@ class Flow:
         from liveptv.reports.channel_fit_figure import draw_fit
 
         with axes_or_new(axes) as drawn:
-            draw_fit(drawn, self._found.fit)
+            draw_fit(drawn, self._fit)
             rate = self.facts["flow_rate_ul_s"]
             drawn.set_title(f"flow rate {rate['value']:.4g} ± {rate['standard_error']:.1g} µL/s")
         result: Axes = drawn
@@ -83,7 +84,7 @@ class Flow:
         from liveptv.reports.channel_fit_figure import over_section
         from liveptv.reports.drawn import SPEED_MAP
 
-        y, z, velocity, _ = over_section(self._found.fit, MAP_POINTS)
+        y, z, velocity, _ = over_section(self._fit, MAP_POINTS)
         with axes_or_new(axes) as drawn:
             colours = drawn.pcolormesh(y, z, velocity, cmap=SPEED_MAP, shading="nearest")
             drawn.set(xlabel="y from the middle (µm)", ylabel="height above the floor (µm)", aspect="equal")
@@ -116,7 +117,7 @@ def flow(
     unknown : sequence of str
         Fit these too: `"width_um"`, `"depth_um"`, `"slip_um"`, `"flow_index"`.
     viscosity_mpa_s : float, optional
-        Of the liquid, for wall shear and pressure.
+        Of the liquid, for wall shear and pressure; left out: that of the run's settings.
     diffusion_um2_s : float, optional
         Of the particles; left out: from the tracks.
 
@@ -137,8 +138,8 @@ def flow(
     >>> liveptv.flow("tracks.h5", viscosity_mpa_s=1.0).to_pandas()
     """
     return Flow(
-        flow_of_file(
-            Path(path),
+        flow_in(
+            read_trajectories(Path(path)),
             None if channel is None else section_from(channel),
             unknown=tuple(unknown),
             viscosity_pa_s=None if viscosity_mpa_s is None else 1e-3 * viscosity_mpa_s,

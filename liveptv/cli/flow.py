@@ -43,18 +43,17 @@ def flow(
     as_json: Json = False,
 ) -> int:
     """Fit the flow in a straight channel to all trajectories: velocity, walls, flow rate, wall shear."""
-    from liveptv.flow_fit.channel_flow import channel_flow, flow_of_file
-    from liveptv.flow_fit.section_text import section_from
+    from liveptv.flow_fit.channel_flow import channel_flow
     from liveptv.flow_fit.words import in_words
+    from tracking.physics.sections.section_text import section_from
 
-    fitted = flow_of_file(
+    found = channel_flow(
         file,
         None if channel is None else section_from(channel),
         unknown=unknown or (),
         viscosity_pa_s=None if viscosity is None else 1e-3 * viscosity,
         diffusion_um2_s=diffusion,
     )
-    found = channel_flow(fitted)
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=not is_unicode(), default=str))
         return 0

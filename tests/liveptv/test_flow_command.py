@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from liveptv.cli.main import run_command_line
-from liveptv.flow_fit.channel_flow import channel_flow, flow_of_file
-from liveptv.flow_fit.section_text import section_from
+from liveptv.flow_fit.channel_flow import channel_flow
 from liveptv.flow_fit.words import in_words
 from stream.errors import ConfigurationError
 from stream.messages import FrameInfo, Tracks
 from tracking.physics.sections.choice import profile_of
+from tracking.physics.sections.section_text import section_from
 from tracking.physics.sections.shapes import Ellipse, Rectangle
 from tracking.trajectories.file import TrajectoryWriter
 
@@ -67,7 +67,7 @@ def test_the_command_finds_flow_walls_shear_and_pressure(tmp_path, capsys):
 
 def test_another_section_than_the_channels_is_told(tmp_path):
     path = channel_file(tmp_path / "tracks.h5")
-    found = channel_flow(flow_of_file(path, section_from("ellipse:300x100")))
+    found = channel_flow(path, section_from("ellipse:300x100"))
     assert "smooth" in found["misfit"]["told"]
     assert any("told: " in text for _, text in in_words(found))
     better = {one["parameter"] for one in found["better_with"]}
@@ -76,16 +76,16 @@ def test_another_section_than_the_channels_is_told(tmp_path):
 
 def test_the_depth_can_be_unknown(tmp_path):
     path = channel_file(tmp_path / "tracks.h5")
-    depth = channel_flow(flow_of_file(path, section_from("rectangle:300x95"), unknown=["depth_um"]))[
-        "parameters"
-    ]["depth_um"]
+    depth = channel_flow(path, section_from("rectangle:300x95"), unknown=["depth_um"])["parameters"][
+        "depth_um"
+    ]
     assert depth["value"] == pytest.approx(DEPTH_UM, abs=4 * depth["standard_error"])
 
 
 def test_a_file_without_a_channel_needs_one_and_a_strange_one_is_refused(tmp_path):
     path = channel_file(tmp_path / "tracks.h5", channel=False)
     with pytest.raises(ConfigurationError, match="--channel rectangle:400x100"):
-        flow_of_file(path)
+        channel_flow(path)
     assert section_from("circle:80") == Ellipse(80.0, 80.0)
     assert section_from("polygon:0,0;100,0;50,40").area_um2 == pytest.approx(2000.0)
     for text in ("tube:80", "rectangle:80", "polygon:0,0;1", "circle:wide", "rectangle:80x"):
