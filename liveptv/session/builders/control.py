@@ -68,7 +68,7 @@ def flow_follower(experiment: Experiment, *, in_thread: bool = True) -> FlowFoll
     channel = experiment.channel
     if channel is None or not experiment.follows_flow:
         return None
-    from liveptv.flow.run_settings import PA_S_PER_MPA_S
+    from liveptv.flow_fit.run_settings import PA_S_PER_MPA_S
     from tracking.physics.live.follower import FlowFollower
 
     section = experiment.flow.section_or(channel.width_um, channel.depth_um)
