@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from liveptv.cli.main import run_command_line
-from liveptv.flow.channel_flow import channel_flow
-from liveptv.flow.words import in_words
+from liveptv.flow_fit.channel_flow import channel_flow
+from liveptv.flow_fit.words import in_words
 from stream.errors import ConfigurationError
 from stream.messages import FrameInfo, Tracks
 from tracking.physics.sections.choice import profile_of
