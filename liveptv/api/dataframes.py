@@ -17,34 +17,41 @@ from stream.messages import NAN, Detections
 if TYPE_CHECKING:
     import pandas as pd
 
+    from liveptv.api.frames import DetectionFrame
+
 FloatArray = npt.NDArray[np.float64]
 
 NEEDED = ("frame", "x_um", "y_um")
 
 
-def detections_frame(found: Iterable[Detections]) -> pd.DataFrame:
+def detections_frame(found: Iterable[Detections], pixel_size_um: float | None = None) -> DetectionFrame:
     """Detections of many frames as one table.
 
     Parameters
     ----------
     found : iterable of Detections
         One entry a frame, in order.
+    pixel_size_um : float, optional
+        Size of a pixel of the images; goes into the table's `attrs`.
 
     Returns
     -------
-    pandas.DataFrame
+    DetectionFrame
         One row a particle: `frame` (int64) and the columns of `stream.messages.Detections` (float64) but `flags`;
         those from `z_other_um` on only where anything is known, and `at_end` (1) where a particle is at an end
         of a volume.
     """
-    import pandas as pd
+    from liveptv.api.frames import PIXEL, DetectionFrame
 
     parts = [(one.info.frame, measured(one)) for one in found]
     number = np.repeat([n for n, _ in parts], [len(part[AT_END]) for _, part in parts]).astype(np.int64)
     columns = {
         name: np.concatenate([np.empty(0), *(part[name] for _, part in parts)]) for name in WRITTEN[1:]
     }
-    return pd.DataFrame({"frame": number, **known(columns)})
+    table = DetectionFrame({"frame": number, **known(columns)})
+    if pixel_size_um is not None:
+        table.attrs[PIXEL] = pixel_size_um
+    return table
 
 
 def detection_table(frame: pd.DataFrame) -> DetectionTable:
