@@ -1,8 +1,8 @@
 """Draws images with a DeepTrack pipeline and notes what its microscopes saw.
 
-DeepTrack 2 gives the image as a plain array, without what is in it. Three places of its features are noted instead:
-each scatterer says which feature it is of, each microscope what it images and at which scale, and each feature after
-the microscope how it moves pixels (`following`). The features themselves work as ever.
+DeepTrack 2 gives the image as a plain array, without what is in it. Notes are taken at three places instead: each
+scatterer says which feature it is of, each microscope what it images and at which scale, and each feature after the
+microscope how it moves pixels (`following`). The features themselves work as ever.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ class Recorder:
             views = [microscope() for microscope in self.microscopes]
         if not self._pixels:
             raise PipelineError(
-                f"{self._place} made an image of nothing: its microscope was given no scatterer (this version reads "
-                "those of deeptrack 2.0)"
+                f"{self._place} made an image of nothing: its microscope was given no scatterer (only those "
+                "of deeptrack 2.0 are read)"
             )
         drawn = self._drawn(answer, list(self._seen.values()), self._pixels[0])
         drawn.views = views
@@ -133,7 +133,7 @@ class Recorder:
         """Seed, and tell where in the user's file it failed."""
         self._coordinates = {}
         random.seed(seed)
-        np.random.seed(seed % 2**32)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # DeepTrack's and numpy's, once for each image
@@ -141,7 +141,9 @@ class Recorder:
         except (KeyboardInterrupt, PipelineError):
             raise
         except BaseException as error:  # a user's code may raise anything, or call sys.exit
-            raise PipelineError(f"{self._place} failed: {where_it_failed(error, self.loaded.path)}") from error
+            raise PipelineError(
+                f"{self._place} failed: {where_it_failed(error, self.loaded.path)}"
+            ) from error
 
     def _drawn(self, answer: Any, seen: list[Seen], pixels: tuple[float, float]) -> Drawn:
         image, array = self._image_of(answer)
@@ -220,7 +222,9 @@ class Recorder:
         def watched(inputs: list[Any], **properties: Any) -> Any:
             state = random_state()
             outputs = work(inputs, **properties)
-            for before, after in zip(inputs, outputs if isinstance(outputs, list) else [outputs], strict=False):
+            for before, after in zip(
+                inputs, outputs if isinstance(outputs, list) else [outputs], strict=False
+            ):
                 self._track(feature, partial(work, **properties), state, before, after)
             return outputs
 
@@ -246,5 +250,3 @@ class Recorder:
 def random_seed(rng: np.random.Generator) -> int:
     """A seed for `Recorder.draw`."""
     return int(rng.integers(2**31))
-
-

@@ -44,6 +44,11 @@ class Tile(NamedTuple):
     kind: npt.NDArray[np.int64]
     values: FloatArray
 
+    def where(self, chosen: npt.NDArray[np.bool_]) -> Tile:
+        """The same image with the objects that `chosen` (N,) marks."""
+        _, *columns = self
+        return Tile(self.contrast, *(column[chosen] for column in columns))  # type: ignore[arg-type]
+
 
 class PipelineSource:
     """Images of a pipeline, as `calibration.synthesis.Source`; unlike others it keeps a store, so no two threads.
@@ -121,8 +126,9 @@ class PipelineSource:
         brightness = peaks_of(contrast, found.x_px, found.y_px, units.reach_px) / units.peak_contrast
         kind = np.array([max(units.sources[number], 0) for number in found.source], np.int64)
         z_um = found.z_um if units.depth else np.zeros_like(found.z_um)
-        columns = (found.x_px, found.y_px, z_um, brightness, kind, found.values * np.array(units.factors))
-        return Tile(contrast, *(column[counted] for column in columns))
+        values = found.values * np.array(units.factors)
+        tile = Tile(contrast, found.x_px, found.y_px, z_um, brightness, kind, values)
+        return tile.where(counted)
 
     def _lay(self, rng: np.random.Generator, out: Float32Array) -> list[Tile]:
         """Fill `out` with tiles from a random place on; returns them, with their objects where they are in it."""
@@ -137,15 +143,8 @@ class PipelineSource:
                 part[:] = tile.contrast[
                     first_row : first_row + part.shape[0], first_column : first_column + part.shape[1]
                 ]
-                inside = _inside(tile, first_row, first_column, part.shape)
-                laid.append(
-                    Tile(
-                        tile.contrast,
-                        tile.x_px[inside] + left,
-                        tile.y_px[inside] + top,
-                        *(column[inside] for column in tile[3:]),
-                    )
-                )
+                mine = tile.where(_inside(tile, first_row, first_column, part.shape))
+                laid.append(mine._replace(x_px=mine.x_px + left, y_px=mine.y_px + top))
         return laid
 
 

@@ -43,9 +43,10 @@ NOISE_OF_PEAK = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """Units of a network for a pipeline: see `Material`. `sources` (scatterers) gives the class of each one's objects.
+    """Units of a network for a pipeline, see `Material`; `sources` gives the class of each scatterer's objects.
 
-    `terms` times `factors` are the values of `properties`, `shape` that of the images, `reach_px` how far an object is seen.
+    `terms` times `factors` are the values of `properties`, `shape` that of the images, `reach_px` how far an object
+    is seen.
     """
 
     pixel_size_um: float
@@ -158,15 +159,16 @@ def _terms(recorder: Recorder, drawn: Sequence[Drawn], wanted: Sequence[Term]) -
         if not numbers:
             keys = {key for each in seen for key in each.properties if not key.startswith("_")}
             raise PipelineError(
-                f"no object of {recorder.loaded.path} has a number {term.words!r}; there is {', '.join(sorted(keys))}"
+                f"no object of {recorder.loaded.path} has a number {term.words!r}; there is "
+                + ", ".join(sorted(keys))
             )
         size = min(len(values) for values in numbers)
         table = np.array([values[:size] for values in numbers])
         varying = np.flatnonzero(np.ptp(table, axis=0) > SAME * np.abs(table).max(axis=0))
         if not varying.size:
             raise PipelineError(
-                f"{term.words} is {table.flat[0]:g} in all objects of {recorder.loaded.path}: nothing to learn; draw "
-                "it at random"
+                f"{term.words} is {table.flat[0]:g} in all objects of {recorder.loaded.path}: nothing to learn; "
+                "draw it at random"
             )
         same = (table[:, varying] == table[:, varying[:1]]).all()
         parts = varying[:1] if same else varying  # a sphere's radius may be given three times
@@ -256,8 +258,8 @@ def _pixel_size(loaded: Loaded, drawn: Sequence[Drawn]) -> float:
     typical = float(np.median(sizes))
     if not typical > 0 or np.abs(sizes / typical - 1).max() > SAME_PIXEL:
         raise PipelineError(
-            f"the pixels of {loaded.path} are {sizes.min():g} to {sizes.max():g} um large; say what the camera's are: "
-            "pixel_size_um = ... in the file, or --pixel-size"
+            f"the pixels of {loaded.path} are {sizes.min():g} to {sizes.max():g} um large; say what the "
+            "camera's are: pixel_size_um = ... in the file, or --pixel-size"
         )
     return typical
 

@@ -69,7 +69,8 @@ def train(
         str | None,
         typer.Option(
             "--from",
-            help="network to start from: a file, `shipped` (default for small) or `nothing` (default for large and with --images)",
+            help="network to start from: a file, `shipped` (default for small) or `nothing` (default for large and "
+            "with --images)",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="seed of the weights and the training images", min=0)] = 0,
