@@ -7,14 +7,12 @@ position (`no_position`), outside of the image (`outside`), and of lower confide
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from stream.messages import Detections
-from stream.particle_properties import NO_PROPERTIES, SIGMA, Properties, check_names
 
 NO_POSITION, OUTSIDE, DOUBTFUL = "no_position", "outside", "doubtful"
 IN_PIXELS = {"x_px": "x_um", "y_px": "y_um", "sigma_x_px": "sigma_x_um", "sigma_y_px": "sigma_y_um"}
@@ -26,8 +24,6 @@ FINITE = ("brightness", "chi_square")
 NOT_NEGATIVE = (*SIGMAS, *FINITE, "kind")
 BOUNDED = (*SIGMAS, "z_um", "z_other_um")
 MOST_KIND = 32_767  # as many classes fit into a trajectory file
-PROPERTIES = "properties"
-"""The key of a table of its own in an answer, for what is known beside: `radius_um`, `sigma_radius_um`."""
 FARTHEST_UM = 1e7
 """Depths and standard errors of 10 m and more are what a fit gives that went astray: not known."""
 
@@ -38,22 +34,14 @@ class AnswerError(ValueError):
     """What a detector returned cannot be used; the text says why."""
 
 
-class Answer(NamedTuple):
-    """The table (columns, N) of `Detections`, what was left out, and the properties of the N particles."""
-
-    table: FloatArray
-    left_out: Counter[str]
-    properties: Properties = NO_PROPERTIES
-
-
-def table_of(answer: object, shape: tuple[int, int], pixel_size_um: float, min_confidence: float) -> Answer:
-    """The table of `Detections` of an answer for an image of `shape` (H, W), and what was left out.
+def table_of(
+    answer: object, shape: tuple[int, int], pixel_size_um: float, min_confidence: float
+) -> tuple[FloatArray, Counter[str]]:
+    """The table (columns, N) of `Detections` of an answer for an image of `shape` (H, W), and what was left out.
 
     The answer is a mapping (a dict, a table of pandas) from columns to N values or one for all, or an array (N, 2)
-    of x and y or (N, 3) of x, y and z, in um. Columns that are not there are NaN. A mapping may have another one at
-    `PROPERTIES`. Raises `AnswerError`.
+    of x and y or (N, 3) of x, y and z, in um. Columns that are not there are NaN. Raises `AnswerError`.
     """
-    answer, further = _without_properties(answer)
     columns = _columns(answer, pixel_size_um)
     _check(columns)
     count = max((len(values) for values in columns.values()), default=0)
@@ -62,9 +50,8 @@ def table_of(answer: object, shape: tuple[int, int], pixel_size_um: float, min_c
     for name, values in columns.items():
         is_unbounded = (np.abs(values) >= FARTHEST_UM) & (name in BOUNDED)
         table[Detections.COLUMNS.index(name)] = np.where(is_unbounded, np.nan, values)
-    properties = _properties(further, count)
     if count == 0:
-        return Answer(table, Counter(), properties)
+        return table, Counter()
     left_out: Counter[str] = Counter()
     is_known = np.isfinite(table[:2]).all(axis=0)
     height, width = shape
@@ -81,41 +68,7 @@ def table_of(answer: object, shape: tuple[int, int], pixel_size_um: float, min_c
         raise AnswerError(_all_outside(table[:2], count, shape, pixel_size_um))
     is_doubtful = table[Detections.COLUMNS.index("confidence")] < min_confidence
     left_out[DOUBTFUL] = int((is_inside & is_doubtful).sum())
-    kept = is_inside & ~is_doubtful
-    return Answer(np.ascontiguousarray(table[:, kept]), +left_out, properties.of(kept))
-
-
-def _without_properties(answer: Any) -> tuple[Any, Any]:
-    """An answer without its table of properties, and that table (None where there is none)."""
-    if not isinstance(answer, Mapping) or PROPERTIES not in answer:
-        return answer, None
-    return {name: values for name, values in answer.items() if name != PROPERTIES}, answer[PROPERTIES]
-
-
-def _properties(further: Any, count: int) -> Properties:
-    """The properties of `count` particles; a standard error that is not positive, or unbounded, is not known."""
-    if further is None:
-        return NO_PROPERTIES
-    if not isinstance(further, Mapping):
-        raise AnswerError(f"its {PROPERTIES} are {type(further).__name__}, not a dict of columns")
-    columns = {str(name): _numbers(values, str(name), 1) for name, values in further.items()}
-    for name, values in columns.items():
-        if values.ndim and len(values) != count:
-            raise AnswerError(f"its property {name} has {len(values)} values for {count} particles")
-    try:
-        found = Properties.from_columns(
-            {
-                name: np.where(
-                    np.isfinite(values) & ((values > 0) | (not name.startswith(SIGMA))), values, np.nan
-                )
-                for name, values in columns.items()
-            },
-            count,
-        )
-        check_names(found.names, Detections.COLUMNS)
-    except ValueError as error:
-        raise AnswerError(str(error)) from error
-    return found
+    return np.ascontiguousarray(table[:, is_inside & ~is_doubtful]), +left_out
 
 
 def _all_outside(places: FloatArray, count: int, shape: tuple[int, int], pixel_size_um: float) -> str:

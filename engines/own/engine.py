@@ -17,7 +17,7 @@ from engines.file_hash import file_hash
 from engines.ordered_threads import OrderedWork, default_workers
 from engines.own.answers import NO_POSITION, OUTSIDE, AnswerError, table_of
 from engines.own.loading import OwnDetector, load_detector
-from engines.particle_limit import strongest_of
+from engines.particle_limit import strongest
 from engines.settings import DetectorSettings
 from stream.errors import ConfigurationError
 from stream.messages import Detections, Frame, FrameInfo, Predictions
@@ -112,18 +112,14 @@ class OwnEngine:
 
     def _find(self, frame: Frame) -> Outcome:
         begun_s = time.perf_counter()
-        detections, left_out, why = None, Counter[str](), ""
+        table, left_out, why = None, Counter[str](), ""
         instance = self._free.get()
         try:
             answer = instance.find(frame.image.copy(), frame.info)
             shape = (int(frame.image.shape[0]), int(frame.image.shape[1]))
-            given = table_of(answer, shape, self._pixel_size_um, self._settings.least_confidence)
-            kept, beyond = strongest_of(given.table, self._settings.max_particles)
-            left_out = given.left_out
+            table, left_out = table_of(answer, shape, self._pixel_size_um, self._settings.least_confidence)
+            table, beyond = strongest(table, self._settings.max_particles)
             left_out[TOO_MANY] += beyond
-            detections = Detections(
-                frame.info, np.ascontiguousarray(given.table[:, kept]), given.properties.of(kept)
-            )
         except AnswerError as error:
             why = f"{self._own.place}: {error}"
         except BaseException as error:  # noqa: BLE001 - as above
@@ -131,7 +127,7 @@ class OwnEngine:
         finally:
             self._free.put(instance)
         info = replace(frame.info, detector_ms=1e3 * (time.perf_counter() - begun_s))
-        return Outcome(info, None if detections is None else replace(detections, info=info), +left_out, why)
+        return Outcome(info, None if table is None else Detections(info, table), +left_out, why)
 
     def announce(self, call: Callable[[], None]) -> bool:
         """Have `call` called, from any thread, when there may be results. Returns True."""

@@ -66,9 +66,7 @@ class Holograms:
             "sigma_z_um": errors[:, Z],
             "confidence": np.ones(len(spheres)),
             "properties": {
-                "radius_um": spheres[:, RADIUS],
-                "sigma_radius_um": errors[:, RADIUS],
-                "refractive_index": spheres[:, INDEX],
-                "sigma_refractive_index": errors[:, INDEX],
+                "radius_um": (spheres[:, RADIUS], errors[:, RADIUS]),
+                "refractive_index": (spheres[:, INDEX], errors[:, INDEX]),
             },
         }

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from acquisition.physics.hologram import HologramOptics, hologram_model
 from engines.engine import DetectionError, failed_frames
 from engines.factory import open_engine
 from engines.own.answers import AnswerError, table_of
@@ -20,7 +19,6 @@ from stream.messages import Detections, Frame, FrameInfo
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "detectors"
 SHAPE, PIXEL_UM = (40, 60), 0.5
-PIXEL_HOLOGRAM_UM = 0.1
 
 
 def frame(number, image=None):
@@ -93,7 +91,7 @@ def test_columns_in_pixels_become_um_from_the_centre_of_the_first_pixel(write):
 
 def test_a_table_of_pandas_is_read_by_its_columns():
     table = pd.DataFrame({"x_um": [1.0, 2.0], "y_um": [3.0, 4.0], "z_um": [np.nan, 5.0], "kind": [0, 1]})
-    found, left_out, _ = table_of(table, SHAPE, PIXEL_UM, 0.5)
+    found, left_out = table_of(table, SHAPE, PIXEL_UM, 0.5)
     assert found.shape == (len(Detections.COLUMNS), 2)
     assert found[Detections.COLUMNS.index("kind")].tolist() == [0, 1]
     assert np.isnan(found[2, 0])
@@ -170,7 +168,7 @@ def test_single_rows_that_cannot_be_used_are_left_out_counted_and_said_once(writ
 
 @pytest.mark.parametrize(("x_px", "is_inside"), [(-0.5, True), (-0.51, False), (59.5, True), (59.51, False)])
 def test_the_image_ends_half_a_pixel_beyond_the_centres_of_its_first_and_last_pixels(x_px, is_inside):
-    table, left_out, _ = table_of({"x_px": [x_px, 5.0], "y_px": 5.0}, SHAPE, PIXEL_UM, 0.5)
+    table, left_out = table_of({"x_px": [x_px, 5.0], "y_px": 5.0}, SHAPE, PIXEL_UM, 0.5)
     assert table.shape[1] == 1 + is_inside
     assert left_out["outside"] == (not is_inside)
 
@@ -190,43 +188,6 @@ def test_the_faintest_beyond_max_particles_and_the_doubtful_are_left_out_and_cou
     assert any("detector.max_particles is 2" in line for line in said)
 
 
-def test_properties_of_particles_come_in_a_table_of_their_own_and_follow_their_rows(write):
-    file = write(
-        "def find(image, info):\n"
-        "    further = {'radius_um': [0.1, 0.2, 0.3, 0.4], 'sigma_radius_um': [.01, 0, .03, .04], 'index': 1.5}\n"
-        "    return {'x_um': [1, 900, 3, 4], 'y_um': 1, 'brightness': [9, 7, 8, 6], 'properties': further}\n"
-    )
-    with closing(opened(file, max_particles=2)) as engine:
-        (found,), _ = run(engine, [frame(0)])
-    assert found.properties.names == ("radius_um", "index")
-    assert found.properties.value("radius_um").tolist() == [0.1, 0.3]
-    assert found.properties.error("radius_um").tolist() == [0.01, 0.03]
-    assert found.properties.value("index").tolist() == [1.5, 1.5]
-    assert np.isnan(found.properties.error("index")).all()
-
-
-def test_a_standard_error_of_a_property_that_is_not_positive_is_not_known():
-    answer = {"x_um": [1.0, 2.0], "y_um": 1.0, "properties": {"a": 1.0, "sigma_a": [-1.0, np.inf]}}
-    assert np.isnan(table_of(answer, SHAPE, PIXEL_UM, 0.5).properties.error("a")).all()
-
-
-@pytest.mark.parametrize(
-    ("further", "words"),
-    [
-        ({"radius_um": [1.0, 2.0, 3.0]}, "radius_um has 3 values for 2 particles"),
-        ({"sigma_radius_um": 1.0}, "standard errors of properties that are not there"),
-        ({"Radius": 1.0}, "cannot name a property"),
-        ({"brightness": 1.0}, "cannot name a property"),
-        ({3: 1.0}, "cannot name a property"),
-        ({"radius_um": "large"}, "not numbers"),
-        ([1.0, 2.0], "not a dict"),
-    ],
-)
-def test_properties_that_cannot_be_are_refused(further, words):
-    with pytest.raises(AnswerError, match=words):
-        table_of({"x_um": [1.0, 2.0], "y_um": 1.0, "properties": further}, SHAPE, PIXEL_UM, 0.5)
-
-
 NUMBERS = st.floats(width=64) | st.sampled_from([1e300, -1e300, np.inf, -np.inf, np.nan])
 
 
@@ -241,7 +202,7 @@ NUMBERS = st.floats(width=64) | st.sampled_from([1e300, -1e300, np.inf, -np.inf,
 def test_whatever_numbers_come_back_they_are_refused_or_make_detections_within_the_image(given_back):
     told = []
     try:
-        table, _, _ = table_of(given_back, SHAPE, PIXEL_UM, 0.5)
+        table, _ = table_of(given_back, SHAPE, PIXEL_UM, 0.5)
     except AnswerError as error:
         told.append(str(error))
         return
@@ -525,22 +486,3 @@ def test_a_network_of_maps_with_weights_of_the_users_own(tmp_path):
         and np.isclose(maps[3, r, c], found.z_um[0], atol=1e-4)
         for r, c in at
     )
-
-
-def test_the_example_for_holograms_measures_spheres():
-    optics = HologramOptics(pixel_size_um=PIXEL_HOLOGRAM_UM)
-    spheres = np.array([[30.4, 41.7, 3.0, 0.15, 1.58], [66.0, 50.2, 4.2, 0.23, 1.58]])
-    light = hologram_model(optics, 6.4, 9.0).image(spheres, (96, 96))
-    image = np.random.default_rng(3).poisson(1e4 * light).astype(np.uint16)
-    settings = DetectorSettings(file=EXAMPLES / "holograms.py")
-    engine = open_engine(settings, model=None, pixel_size_um=PIXEL_HOLOGRAM_UM, say=lambda _: None)
-    info = FrameInfo("r", 0, 0, 0.0, 0, 0.0, pixel_size_um=PIXEL_HOLOGRAM_UM)
-    with closing(engine):
-        (found,), failed = run(engine, [Frame(info, image)])
-    assert failed == []
-    order = np.argsort(found.x_um)
-    for name, column in (("radius_um", 3), ("refractive_index", 4)):
-        off = found.properties.value(name)[order] - spheres[:, column]
-        assert np.abs(off / found.properties.error(name)[order]).max() < 4
-    assert np.abs((found.z_um[order] - spheres[:, 2]) / found.sigma_z_um[order]).max() < 4
-    assert np.abs(found.x_um[order] / PIXEL_HOLOGRAM_UM - spheres[:, 0]).max() < 0.1
