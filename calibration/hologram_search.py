@@ -16,7 +16,7 @@ from scipy import fft
 from scipy.ndimage import maximum_filter
 
 from acquisition.physics.hologram import HologramModel
-from calibration.hologram_fit import FittedSpheres, fit_spheres
+from calibration.hologram_fit import RADIUS, FittedSpheres, fit_spheres
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -29,9 +29,9 @@ _SEARCHES = 4
 _SIDE_LOBE = 0.35
 """Of the largest correlation found in one search: smaller ones may be the side lobes of other spheres, and are left
 to the next search."""
-_FAINTEST = 0.08
+_FAINTEST = 0.04
 """Of the correlation of an image's surest sphere: where its hologram is not exactly the model's, fainter ones may be
-what is left of it. The signal of a 150 nm sphere is a fifth of that of 230 nm."""
+what is left of it. A 150 nm sphere at the edge of an image has 0.08 of a 230 nm sphere near focus."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,19 @@ class SphereSearch:
             before, spheres = len(spheres), _apart(fitted.spheres)
             if len(spheres) <= before:
                 break
+        return self._settled(image, spheres)
+
+    def _settled(self, image: npt.NDArray[np.floating], spheres: FloatArray) -> FittedSpheres:
+        """The fit of spheres (N, 5); where it does not end, one that is not there is left out after the other."""
         found = fit_spheres(self.model, image, spheres, self.noise)
-        if found.ended.all():
-            return found
-        return fit_spheres(self.model, image, found.spheres[found.ended], self.noise)
+        while not found.ended.all():
+            found = fit_spheres(self.model, image, found.spheres, self.noise)
+            if found.ended.all():
+                break
+            unsure = np.where(found.ended, 0.0, found.errors[:, RADIUS] / found.spheres[:, RADIUS])
+            kept = np.delete(found.spheres, int(np.argmax(unsure)), axis=0)
+            found = fit_spheres(self.model, image, kept, self.noise)
+        return found
 
     def _places(self, left: FloatArray, surest: float) -> tuple[FloatArray, float]:
         """Starts (N, 5) by the correlation of what is left (H, W), and the largest one in standard deviations.
