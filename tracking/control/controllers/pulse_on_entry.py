@@ -34,11 +34,11 @@ class PulseOnEntry:
     """Extrapolates each track in a straight line and sends one trigger command for the time of its entry.
 
     Positions are averaged along the track: a measured one weighs `SMOOTHING`, the one predicted from the frame
-    before the rest. With `kind`, only particles of this class get a pulse, with `property` only those in its range. The decision is taken `lead_s` before
-    the entry, as late as the loop allows, or earlier where results are so old, or come so seldom, that it would be
-    too late then; the command carries the time of the pulse, so that its own latency does not matter. A pulse that
-    would still come more than `max_sigma_s` late is not fired: its particle has passed. It counts as `late`, which
-    is said once, and once more when pulses are in time again.
+    before the rest. With `kind`, only particles of this class get a pulse, with `property` only those in its range.
+    The decision is taken `lead_s` before the entry, as late as the loop allows, or earlier where results are so
+    old, or come so seldom, that it would be too late then; the command carries the time of the pulse, so that its
+    own latency does not matter. A pulse that would still come more than `max_sigma_s` late is not fired: its
+    particle has passed. It counts as `late`, which is said once, and once more when pulses are in time again.
     """
 
     name = "pulse_on_entry"
