@@ -14,8 +14,8 @@ from calibration.training.material import Material
 
 GATE_PX = 5.0
 """px within which a detection counts as right, 5 times the error of a poor one."""
-GATE_OF_DEPTH = 0.25
-"""The same in depth, as a part of the range."""
+GATE_OF_DEPTH = 1.0
+"""The same in depth, as a part of the range: all of it, as many objects look the same above and below the focus."""
 
 
 def from_pipeline(

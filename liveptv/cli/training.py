@@ -69,7 +69,7 @@ def train(
         str | None,
         typer.Option(
             "--from",
-            help="network to start from: a file, `shipped` (default for small) or `nothing` (default for large)",
+            help="network to start from: a file, `shipped` (default for small) or `nothing` (default for large and with --images)",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="seed of the weights and the training images", min=0)] = 0,
@@ -97,7 +97,7 @@ def train(
     from liveptv.workflows.train_volumes import check_start, is_for_volumes
 
     volumes = is_for_volumes(calibration)
-    start = start or (SHIPPED if size == "small" and not volumes else NOTHING)
+    start = start or (SHIPPED if size == "small" and not volumes and images is None else NOTHING)
     start_from = {SHIPPED: SHIPPED_MODEL, NOTHING: None}.get(start, Path(start))
     member = launched_member()
     with _one_voice(member), contextlib.ExitStack() as stack:

@@ -6,7 +6,7 @@ import json
 import os
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -143,7 +143,8 @@ def train_model(
     model = OnnxModel(output)
     if material.particle is not None:
         export(output, course.weights, card, with_measured_errors(material, model), material.others)
-    scores = HeldOut(material, REPORTED_IMAGES, SCORING_SEED + 1).score(
+    as_written = replace(material, properties=card.properties)
+    scores = HeldOut(as_written, REPORTED_IMAGES, SCORING_SEED + 1).score(
         model, at_once=1, sigma_scale=model.card.sigma_scale, read=method.decode
     )
     page = write_training_page(output, model.card, course.scores, scores)
