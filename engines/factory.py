@@ -220,7 +220,7 @@ def _checked(
         from engines.refine.psf import load_fit_model
 
         psf = OnnxModel(model).psf() if model.suffix.lower() == NETWORK_SUFFIX else load_fit_model(model)
-        if psf is None:
+        if psf is None or psf.quantity is not None:  # its checks go by depth
             return None
         light = None if settings.bright is None else load_flat_field(settings.bright, settings.dark)
         return Inspector(psf, pixel_size_um, light)
