@@ -93,6 +93,8 @@ class Properties:
 
     def of(self, particles: Any) -> Self:
         """The properties of some of the particles: of an index array, a mask or a slice of them."""
+        if not self.names:
+            return self
         return type(self)(self.names, self.values[:, particles], self.errors[:, particles])
 
     def __len__(self) -> int:
@@ -121,6 +123,15 @@ class Properties:
 
 NO_PROPERTIES = Properties((), np.empty((0, 0)), np.empty((0, 0)))
 """Nothing is known beside place, brightness and class, of any number of particles."""
+
+
+def joined(tables: Sequence[Properties]) -> Properties:
+    """Tables of the same names one behind the other (at least one)."""
+    return Properties(
+        tables[0].names,
+        np.concatenate([table.values for table in tables], axis=1),
+        np.concatenate([table.errors for table in tables], axis=1),
+    )
 
 
 def property_columns(names: Sequence[str], prefixes: Sequence[str] = ("",)) -> tuple[str, ...]:

@@ -44,8 +44,8 @@ def flow(
 ) -> int:
     """Fit the flow in a straight channel to all trajectories: velocity, walls, flow rate, wall shear."""
     from liveptv.flow.channel_flow import channel_flow
-    from liveptv.flow.section_text import section_from
     from liveptv.flow.words import in_words
+    from tracking.physics.sections.section_text import section_from
 
     found = channel_flow(
         file,

@@ -7,11 +7,11 @@ import pytest
 
 from liveptv.cli.main import run_command_line
 from liveptv.flow.channel_flow import channel_flow
-from liveptv.flow.section_text import section_from
 from liveptv.flow.words import in_words
 from stream.errors import ConfigurationError
 from stream.messages import FrameInfo, Tracks
 from tracking.physics.sections.choice import profile_of
+from tracking.physics.sections.section_text import section_from
 from tracking.physics.sections.shapes import Ellipse, Rectangle
 from tracking.trajectories.file import TrajectoryWriter
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -129,4 +129,9 @@ class Contents:
 
 def _part(t: Trajectories, start: int, stop: int) -> Trajectories:
     columns = {f.name: getattr(t, f.name)[start:stop] for f in fields(t) if f.name in COLUMN_NAMES}
-    return Trajectories(**columns, frames=t.frames, attributes=t.attributes)
+    return replace(
+        t,
+        **columns,
+        properties=t.properties.of(slice(start, stop)),
+        detected=t.detected.of(slice(start, stop)),
+    )

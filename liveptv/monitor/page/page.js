@@ -2,6 +2,7 @@ import { Camera } from "./camera.js";
 import { depthColour, drawBar } from "./colours.js";
 import { drawHistogram } from "./histogram.js";
 import { drawProfile } from "./profile.js";
+import { drawResiduals } from "./residuals.js";
 import { Series } from "./series.js";
 import { Space } from "./space.js";
 import { Steering } from "./steering.js";
@@ -111,8 +112,9 @@ function showSummary(now) {
   steering.show(now);
   series.show(now.series);
   measured.velocity_um_s = now.series.length ? now.series[now.series.length - 1][7] : null;
-  drawProfile(el("profile"), now.profile);
-  text("profile-caption", now.profile.tracks ? `${now.profile.tracks} trajectories; bars: standard error${now.profile.theory ? "; dashed: laminar flow" : ""}` : "");
+  drawProfile(el("profile"), { ...now.profile, fit: now.profile.over === "height" ? now.flow?.profile : null });
+  text("profile-caption", now.profile.tracks ? `${now.profile.tracks} trajectories; bars: standard error${now.profile.theory ? "; dashed: laminar flow" : ""}${now.flow ? "; line: fit, ± 2 standard errors" : ""}` : "");
+  showFlow(now.flow);
   showDiffusion(now.diffusion);
   showDetection(now.detection);
   showChecks(now.checks);
@@ -144,6 +146,18 @@ const withError = (value, error) => {
   const digits = Math.min(Math.max(0, 1 - Math.floor(Math.log10(error))), 20);
   return `${value.toFixed(digits)} ± ${error.toFixed(digits)}`;
 };
+
+function showFlow(flow) {
+  el("flow").hidden = !flow;
+  if (!flow) return;
+  el("flow-rows").replaceChildren(...flow.rows.map(({ name, text: said }) => {
+    const row = document.createElement("tr");
+    for (const words of [name, said]) row.insertCell().textContent = words.replace(/-(?=\d)/g, "\u2212");
+    row.classList.toggle("told", name === "model" && flow.differs);
+    return row;
+  }));
+  drawResiduals(el("residuals"), flow);
+}
 
 function showDiffusion({ um2_s, error_um2_s, axes, third }) {
   el("diffusion").hidden = um2_s === null;
