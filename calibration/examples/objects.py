@@ -1,0 +1,229 @@
+"""An object cut free from its crop: its contrast on a background of 0, its centre, its outline and its noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from calibration.errors import CalibrationError
+from calibration.examples.crops import Crop
+from calibration.examples.symmetry import averaged, centre_of, one_sided, turned
+from engines.robust_sigma import SIGMA_OF_MAD
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+LEAST_LIGHT = 1.0
+"""Grey values of background below which there is no contrast, as in `engines.network.preparation`."""
+SMOOTHING_PX = 0.8
+"""Gaussian under which an outline is looked for: half of that of the smallest objects."""
+SEEN_SDS = 6.0
+"""Smoothed contrast, in standard deviations of its noise, from which a crop is not empty: noise alone reaches 4."""
+OUTLINE_SDS, OUTLINE_PART = 4.0, 0.1
+"""The outline is where the smoothed contrast falls below so many standard deviations, or below this part of its
+peak; half or twice that part changes what is pasted by less than the noise."""
+BEYOND_PX = 2
+"""px that the outline is widened by, where contrast is hidden in the noise, and over which it fades."""
+LEAST_SD = 1e-4
+"""Contrast below which noise is not measured: images without any, as drawn ones, have rounded grey values."""
+CLIPPED_SDS = 2.5
+CENTRAL_PART = 0.2
+"""The centre lies in this part of the crop's half side around its middle, as the user has aimed at it."""
+ROUNDS = 3
+PARTNER = 2.5
+"""Largest contrast of a pixel of a symmetric object over that of its partner, where noise and light differ."""
+SYMMETRIC_PART = 0.03
+"""Part of an object's energy that may be without partner: less than that is noise or a neighbour's edge."""
+
+
+class EmptyError(CalibrationError):
+    """A crop without an object."""
+
+
+class CutOffError(CalibrationError):
+    """An object that is not wholly in its crop."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """An object that was cut free: `image` (P, P), P odd, its centre in the middle pixel's middle.
+
+    It is contrast against the background, positive or negative as it is in the image, under `outline` (P, P; 0 to
+    1). `noise_variance` is that of the camera in a pixel, `noise_part` what averaging has left of it in `image`.
+    `centre_px` is the centre in the crop, y and x; `radius_px` the root of the mean square distance from it.
+    """
+
+    image: FloatArray
+    outline: FloatArray
+    noise_variance: float
+    noise_part: float
+    symmetry: str
+    centre_px: tuple[float, float]
+    radius_px: float
+
+    @property
+    def peak(self) -> float:
+        """The largest contrast, with its sign."""
+        return float(self.image.flat[np.abs(self.image).argmax()])
+
+    @property
+    def reach_px(self) -> float:
+        """The largest distance from the centre within the outline, px."""
+        y, x = np.nonzero(self.outline > 0)
+        half = self.image.shape[0] // 2
+        return float(np.hypot(y - half, x - half).max())
+
+
+def free(crops: Sequence[Crop]) -> list[Example]:
+    """Cut the objects in the middle of crops free from their backgrounds and neighbours.
+
+    If one of them is alike after half a turn, all are taken to be, as neighbours and dirt make others unlike
+    themselves; what has no partner on the other side is then left out.
+
+    Raises `CalibrationError` for a crop without light or without an object, `CutOffError` for an object that reaches
+    the edge of its crop.
+    """
+    cut = [_cut_free(crop, is_symmetric=False) for crop in crops]
+    if min(one_sided(each.image, math.sqrt(each.noise_variance))[1] for each in cut) > SYMMETRIC_PART:
+        return cut
+    return [_averaged(_cut_free(crop, is_symmetric=True)) for crop in crops]
+
+
+def _averaged(example: Example) -> Example:
+    both, _ = one_sided(example.image, math.sqrt(example.noise_variance))
+    mean = averaged(both, example.outline, example.noise_variance, 0.5)
+    image, part, symmetry = mean
+    return replace(
+        example,
+        image=image * example.outline,
+        noise_part=part,
+        symmetry=symmetry,
+        radius_px=_radius(image * example.outline),
+    )
+
+
+def _cut_free(crop: Crop, *, is_symmetric: bool) -> Example:
+    contrast, border = contrast_of(crop)
+    smooth = ndimage.gaussian_filter(contrast, SMOOTHING_PX)
+    noise_sd, smooth_sd = (_border_sd(some, border) for some in (contrast, smooth))
+    height, width = contrast.shape
+    start = 0.5 * (height - 1), 0.5 * (width - 1)
+    within = CENTRAL_PART * min(start)
+    seen = np.abs(smooth)
+    y, x = np.indices(contrast.shape)
+    middle = np.hypot(y - start[0], x - start[1]) <= within + 1
+    if seen[middle].max() < SEEN_SDS * smooth_sd:
+        raise EmptyError(
+            f"{crop.name} has no object in its middle: its contrast there is within the noise; cut around an object"
+        )
+    off = np.hypot((y - start[0]) / (start[0] + 1), (x - start[1]) / (start[1] + 1))
+    centre = centre_of(contrast * np.cos(0.5 * math.pi * np.clip(off, 0, 1)) ** 2, start, within)
+    for _ in range(ROUNDS):
+        outline = _outline(seen, centre, smooth_sd, crop.name, is_symmetric=is_symmetric)
+        centre = centre_of(contrast * outline, centre, within)
+    image, outline = _centred(contrast, outline, centre)
+    return Example(image * outline, outline, noise_sd**2, 1.0, "none", centre, _radius(image * outline))
+
+
+def _radius(image: FloatArray) -> float:
+    y, x = np.indices(image.shape) - image.shape[0] // 2
+    weight = np.abs(image)
+    return math.sqrt(float((weight * (y**2 + x**2)).sum() / weight.sum()))
+
+
+def _border_sd(image: FloatArray, border: BoolArray) -> float:
+    """Standard deviation on the border, of its two quietest sides: the others may show parts of neighbours."""
+    y, x = np.indices(image.shape)
+    height, width = image.shape
+    sides = np.argmin([y, height - 1 - y, x, width - 1 - x], axis=0)
+    found = sorted(_spread(image[border & (sides == side)]) for side in range(4))
+    return max(0.5 * (found[0] + found[1]), LEAST_SD)
+
+
+def contrast_of(crop: Crop) -> tuple[FloatArray, BoolArray]:
+    """Contrast against a plane through the crop's border, and the pixels (H, W) of the border.
+
+    What stands out of the border's plane, as parts of neighbours do, is left out of it.
+    """
+    height, width = crop.grey.shape
+    y, x = np.indices(crop.grey.shape)
+    border = np.minimum.reduce([y, x, height - 1 - y, width - 1 - x]) < max(2, min(height, width) // 12)
+    terms = np.stack([np.ones_like(crop.grey), y - 0.5 * (height - 1), x - 0.5 * (width - 1)], axis=-1)
+    use = border.copy()
+    plane = np.full(crop.grey.shape, np.median(crop.grey[border]))
+    for _ in range(5):
+        solution = np.linalg.lstsq(terms[use], crop.grey[use], rcond=None)[0]
+        plane = terms @ solution
+        off = crop.grey - plane
+        use = border & (np.abs(off) < CLIPPED_SDS * max(_spread(off[use]), 1e-9))
+        if use.sum() < terms.shape[-1] + 3:
+            break
+    if plane.min() < LEAST_LIGHT:
+        raise CalibrationError(
+            f"{crop.name} has no light around its object: contrast needs a background of {LEAST_LIGHT:g} grey value "
+            "or more; add the camera's offset again"
+        )
+    return crop.grey / plane - 1.0, border
+
+
+def _spread(values: FloatArray) -> float:
+    """Standard deviation, robust against neighbours in a border."""
+    return SIGMA_OF_MAD * float(np.median(np.abs(values - np.median(values))))
+
+
+def _outline(seen: FloatArray, centre: tuple[float, float], noise_sd: float, name: str, *, is_symmetric: bool) -> FloatArray:
+    """The object's outline (H, W), 1 within and fading to 0 around it; its neighbours are left out."""
+    y, x = np.indices(seen.shape)
+    distance = np.hypot(y - centre[0], x - centre[1])
+    peak = seen[distance <= CENTRAL_PART * min(seen.shape) + 1].max()
+    level = max(OUTLINE_SDS * noise_sd, OUTLINE_PART * peak)
+    # a neighbour has no partner on the other side of the centre
+    paired = np.minimum(seen, PARTNER * turned(seen, centre))
+    for strength in (paired,) if is_symmetric else (seen, paired):
+        part = _part_at(strength > level, strength, distance)
+        wide = ndimage.binary_dilation(part, iterations=BEYOND_PX)
+        if not _at_edge(wide):
+            break
+    else:
+        raise CutOffError(
+            f"the object of {name} reaches the edge of its {seen.shape[1]} x {seen.shape[0]} pixels; cut it "
+            "larger, or choose one that stands alone"
+        )
+    faded: FloatArray = np.clip(1.0 - ndimage.distance_transform_edt(~wide) / (BEYOND_PX + 1), 0.0, 1.0)
+    return faded
+
+
+def _part_at(above: BoolArray, strength: FloatArray, distance: FloatArray) -> BoolArray:
+    """The connected part around the centre, with its holes; where it is none, the strongest one."""
+    filled = ndimage.binary_fill_holes(ndimage.binary_closing(above, iterations=1))
+    label, count = ndimage.label(filled)
+    if not count:
+        return distance <= 2.0
+    near = np.where(filled, distance, np.inf)
+    number = int(label.flat[near.argmin()])
+    if near.min() > 2.0:
+        number = 1 + int(np.argmax(ndimage.sum_labels(strength, label, np.arange(1, count + 1))))
+    part: BoolArray = label == number
+    return part
+
+
+def _at_edge(part: BoolArray) -> bool:
+    return bool(part[0].any() or part[-1].any() or part[:, 0].any() or part[:, -1].any())
+
+
+def _centred(
+    contrast: FloatArray, outline: FloatArray, centre: tuple[float, float]
+) -> tuple[FloatArray, FloatArray]:
+    """Contrast and outline (P, P) around the centre, moved by a fraction of a pixel with a cubic spline."""
+    y, x = np.nonzero(outline)
+    half = math.ceil(max(np.abs(y - centre[0]).max(), np.abs(x - centre[1]).max())) + 2
+    grid = np.arange(-half, half + 1.0)
+    at = np.meshgrid(grid + centre[0], grid + centre[1], indexing="ij")
+    image = ndimage.map_coordinates(contrast, at, order=3, mode="constant", cval=0.0)
+    mask = ndimage.map_coordinates(outline, at, order=1, mode="constant", cval=0.0)
+    return image, mask
