@@ -19,10 +19,6 @@ FloatArray = npt.NDArray[np.float64]
 
 LEAST_PX = 9
 """Side of the smallest crop: an object of 3 pixels, and 3 pixels of background around it."""
-SIZES_PX = (17, 25, 35, 49, 69, 97, 137, 193)
-"""Sides of crops that are tried in turn around a place, until the object fits."""
-MOST_IMAGES = 100
-"""Images of a background that are read, evenly spread: their median is as good as that of more."""
 
 
 class At(NamedTuple):
@@ -35,10 +31,12 @@ class At(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Crop:
-    """Grey values (H, W) of an image around an object, and its name in messages."""
+    """Grey values (H, W) of an image around an object, its name in messages, and where its first pixel is."""
 
     grey: FloatArray
     name: str
+    left: int = 0
+    top: int = 0
 
 
 def read_crops(paths: Sequence[Path]) -> list[Crop]:
@@ -71,7 +69,9 @@ def read_images(path: Path, most: int | None = None) -> list[FloatArray]:
     """The images (H, W) of a file or folder, `most` of them at most, evenly spread; raises `SourceError`."""
     with closing(open_stack(path)) as stack:
         count = stack.info.planes
-        chosen = range(count) if most is None or count <= most else np.linspace(0, count - 1, most).astype(int)
+        chosen = (
+            range(count) if most is None or count <= most else np.linspace(0, count - 1, most).astype(int)
+        )
         return [stack.read(int(number)).image.astype(np.float64) for number in chosen]
 
 
@@ -86,4 +86,5 @@ def cut(image: FloatArray, at: At, size_px: int) -> Crop:
             f"{name} of {size_px} x {size_px} pixels reaches beyond the image of {width} x {height}; choose an "
             "object further from its edge"
         )
-    return Crop(image[row - half : row + half + 1, column - half : column + half + 1], name)
+    part = image[row - half : row + half + 1, column - half : column + half + 1]
+    return Crop(part, name, column - half, row - half)

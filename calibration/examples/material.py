@@ -37,7 +37,7 @@ UNEVEN_PART, CLUTTER_PART = 0.5, 0.3
 def from_examples(
     examples: Sequence[Example], pixel_size_um: float, made_from: str, behind: Float32Array | None = None
 ) -> Recipe:
-    """The material of a few examples; `behind` are images (K, H, W) of the background in contrast, if there are any."""
+    """The material of a few examples; `behind` are images (K, H, W) of the background in contrast, if any."""
     return partial(_of_examples, tuple(examples), pixel_size_um, made_from, behind)
 
 
@@ -80,11 +80,17 @@ def _of_examples(
             LIGHT,
             noise,
             surroundings,
-            Layout((LEAST_PARTS_COVERED / area, MOST_PARTS_COVERED / area), overlapped, near_variance_px2=close),
+            Layout(
+                (LEAST_PARTS_COVERED / area, MOST_PARTS_COVERED / area), overlapped, near_variance_px2=close
+            ),
             pixel_size_um,
             polarity,
         )
-        for noise, overlapped in ((camera, 0.1), (camera, 0.5), (NoiseModel.steady(noise_variance, 0.0, 1.0), 0.2))
+        for noise, overlapped in (
+            (camera, 0.1),
+            (camera, 0.5),
+            (NoiseModel.steady(noise_variance, 0.0, 1.0), 0.2),
+        )
     ]
     return Material(
         training=tuple(sources[:2]),

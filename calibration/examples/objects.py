@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from acquisition.recording import open_stack
 from calibration.errors import CalibrationError
-from calibration.examples.crops import Crop
+from calibration.examples.crops import At, Crop, cut
 from calibration.examples.symmetry import averaged, centre_of, one_sided, turned
 from engines.robust_sigma import SIGMA_OF_MAD
 
@@ -35,10 +38,20 @@ CLIPPED_SDS = 2.5
 CENTRAL_PART = 0.2
 """The centre lies in this part of the crop's half side around its middle, as the user has aimed at it."""
 ROUNDS = 3
+SIZES_PX = (17, 21, 25, 35, 49, 69, 97, 137, 193)
+"""Sides of crops that are tried in turn around a place, until the object fits."""
 PARTNER = 2.5
 """Largest contrast of a pixel of a symmetric object over that of its partner, where noise and light differ."""
 SYMMETRIC_PART = 0.03
 """Part of an object's energy that may be without partner: less than that is noise or a neighbour's edge."""
+
+
+SYMMETRIES = {
+    "round": "round",
+    "four quarters": "alike in four quarters",
+    "half a turn": "alike after half a turn",
+    "none": "not symmetric: its centre is that of its symmetric part",
+}
 
 
 class EmptyError(CalibrationError):
@@ -67,6 +80,11 @@ class Example:
     radius_px: float
 
     @property
+    def symmetry_in_words(self) -> str:
+        """How it looks after a turn, for a message."""
+        return SYMMETRIES[self.symmetry]
+
+    @property
     def peak(self) -> float:
         """The largest contrast, with its sign."""
         return float(self.image.flat[np.abs(self.image).argmax()])
@@ -85,13 +103,50 @@ def free(crops: Sequence[Crop]) -> list[Example]:
     If one of them is alike after half a turn, all are taken to be, as neighbours and dirt make others unlike
     themselves; what has no partner on the other side is then left out.
 
-    Raises `CalibrationError` for a crop without light or without an object, `CutOffError` for an object that reaches
-    the edge of its crop.
+    Raises `CalibrationError` for a crop without light or without an object, `CutOffError` for an object that
+    reaches the edge of its crop.
     """
     cut = [_cut_free(crop, is_symmetric=False) for crop in crops]
     if min(one_sided(each.image, math.sqrt(each.noise_variance))[1] for each in cut) > SYMMETRIC_PART:
         return cut
     return [_averaged(_cut_free(crop, is_symmetric=True)) for crop in crops]
+
+
+def crops_at(path: Path, at: Sequence[At]) -> list[Crop]:
+    """The smallest crops, one around each place in the images of a recording, that hold the objects there.
+
+    Raises `SourceError` for a recording that cannot be read, `CalibrationError` where it has no such image or
+    place, or there is no object, or a cut-off one.
+    """
+    with closing(open_stack(path)) as stack:
+        count = stack.info.planes
+        for place in at:
+            if place.image >= count:
+                raise CalibrationError(
+                    f"{path.name} has no image {place.image}; its {count} images count from 0"
+                )
+        images = {
+            number: stack.read(number).image.astype(np.float64) for number in {each.image for each in at}
+        }
+    return [_smallest(images[place.image], place) for place in at]
+
+
+def _smallest(image: FloatArray, at: At) -> Crop:
+    failed: CalibrationError | None = None
+    for size_px in SIZES_PX:
+        if size_px > min(image.shape):
+            break
+        try:
+            crop = cut(image, at, size_px)
+            free([crop])
+        except (CutOffError, EmptyError) as error:  # a larger crop may hold all of it
+            failed = error
+        else:
+            return crop
+    if failed is None:
+        height, width = image.shape
+        raise CalibrationError(f"an image of {width} x {height} pixels is too small to cut an object from")
+    raise failed
 
 
 def _averaged(example: Example) -> Example:
@@ -165,8 +220,8 @@ def contrast_of(crop: Crop) -> tuple[FloatArray, BoolArray]:
             break
     if plane.min() < LEAST_LIGHT:
         raise CalibrationError(
-            f"{crop.name} has no light around its object: contrast needs a background of {LEAST_LIGHT:g} grey value "
-            "or more; add the camera's offset again"
+            f"{crop.name} has no light around its object: contrast needs a background of {LEAST_LIGHT:g} grey "
+            "value or more; add the camera's offset again"
         )
     return crop.grey / plane - 1.0, border
 
@@ -176,7 +231,9 @@ def _spread(values: FloatArray) -> float:
     return SIGMA_OF_MAD * float(np.median(np.abs(values - np.median(values))))
 
 
-def _outline(seen: FloatArray, centre: tuple[float, float], noise_sd: float, name: str, *, is_symmetric: bool) -> FloatArray:
+def _outline(
+    seen: FloatArray, centre: tuple[float, float], noise_sd: float, name: str, *, is_symmetric: bool
+) -> FloatArray:
     """The object's outline (H, W), 1 within and fading to 0 around it; its neighbours are left out."""
     y, x = np.indices(seen.shape)
     distance = np.hypot(y - centre[0], x - centre[1])

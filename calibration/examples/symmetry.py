@@ -1,13 +1,13 @@
 """The centre of an object by its symmetry, and an object averaged over the symmetries that its noise allows.
 
-An object is only seen, not labelled, so any point that moves with it could be called its centre. Symmetry chooses one:
-turned by half a turn about its centre c an object f is most like itself, where the self-convolution
+An object is only seen, not labelled, so any point that moves with it could be called its centre. Symmetry chooses
+one: turned by half a turn about its centre c an object f is most like itself, where the self-convolution
 
     A(2c) = sum_r f(r) f(2c - r)                                                                (1)
 
 is largest. For an object of which only a part is symmetric it is the centre of that part. (1) is a trigonometric
-polynomial in c, so its peak is found to a fraction of a pixel without interpolation. LodeSTAR (Midtvedt et al. 2022,
-Nature Communications 13, 7492) uses the same symmetry by training a network on turned and mirrored crops.
+polynomial in c, so its peak is found to a fraction of a pixel without interpolation. LodeSTAR (Midtvedt et al.
+2022, Nature Communications 13, 7492) uses the same symmetry by training a network on turned and mirrored crops.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def centre_of(contrast: FloatArray, start: tuple[float, float], within_px: float
     y, x = (0.5 * np.arange(length) for length in size)
     off = np.hypot(y[:, None] - start[0], x[None, :] - start[1])
     # two objects are together alike about the middle between them, twice as much as each about its own
-    likely = np.where(off <= within_px, np.maximum(whole, 0) * np.exp(-((2 * off / within_px) ** 2) / 2), -1.0)
+    likely = np.where(
+        off <= within_px, np.maximum(whole, 0) * np.exp(-((2 * off / within_px) ** 2) / 2), -1.0
+    )
     row, column = np.unravel_index(np.argmax(likely), whole.shape)
     at = np.array([float(row), float(column)])
     ky, kx = (2 * math.pi * np.fft.fftfreq(length) for length in size)
@@ -101,12 +103,15 @@ def averaged(image: FloatArray, outline: FloatArray, noise_variance: float, alre
     """Average an object (P, P), P odd, that is alike after half a turn, over the further symmetries that it has.
 
     Tried in turn: round, alike in four quarters. One is used if the image differs from the average, under the
-    `outline`, by no more than its noise, of which averaging has left a part `already`, and `ALIKE` of its energy: so
-    faint objects, where noise matters, lose most of it.
+    `outline`, by no more than its noise, of which averaging has left a part `already`, and `ALIKE` of its energy:
+    so faint objects, where noise matters, lose most of it.
     """
     quarters = np.mean([image, image[::-1], image[:, ::-1], image[::-1, ::-1]], axis=0)
     energy, pixels = float((outline * image**2).sum()), float(outline.sum())
-    for symmetric, part, name in ((_round(image), 1 / ROUND_AVERAGES, "round"), (quarters, 0.25, "four quarters")):
+    for symmetric, part, name in (
+        (_round(image), 1 / ROUND_AVERAGES, "round"),
+        (quarters, 0.25, "four quarters"),
+    ):
         misfit = float((outline * (image - symmetric) ** 2).sum())
         if misfit <= MISFIT * noise_variance * (already - part) * pixels + ALIKE * energy:
             return Averaged(symmetric, part, name)

@@ -19,8 +19,8 @@ IntArray = npt.NDArray[np.int64]
 class Looks(NamedTuple):
     """Objects (M,) in the middle of M images (M, P, P), P odd, by the coefficients of their cubic splines.
 
-    `outline` (M, P, P) is 1 on an object and 0 around it, `reach_px` (M,) how far that reaches, `variance` (M,) that
-    of the noise left in a pixel.
+    `outline` (M, P, P) is 1 on an object and 0 around it, `reach_px` (M,) how far that reaches, `variance` (M,)
+    that of the noise left in a pixel.
     """
 
     coefficients: Float32Array

@@ -1,7 +1,7 @@
-"""Training images of a few objects that were seen: turned, mirrored, a little larger or smaller, brighter or fainter.
+"""Training images of a few objects that were seen: in any direction, a little larger or smaller, or brighter.
 
-Objects are pasted as in `cut_and_paste`, but where only a few were seen the truth has to come from symmetry, and the
-variety from what a user says is alike: an object is the same wherever it is, in whatever direction it lies.
+Objects are pasted as in `cut_and_paste`, but where only a few were seen the truth has to come from symmetry, and
+the variety from what is alike: an object is the same wherever it is, in whatever direction it lies.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ Float32Array = npt.NDArray[np.float32]
 
 AT_QUARTERS = 0.5
 """Part of the objects that are turned by whole quarters, as those lie that are aligned with the camera."""
+LEAST_LIGHT = 1e-3
 NO_DEPTH_SD = 0.3
 """Spread of the depths of objects that have none: at random, so that a network learns that it cannot tell them."""
 
@@ -32,8 +33,9 @@ NO_DEPTH_SD = 0.3
 class Surroundings(NamedTuple):
     """What is behind the objects.
 
-    Contrast of uneven light (standard deviation) and the lengths in px over which it changes, from and to; contrast
-    of structures that are no objects, and their lengths; images (K, H, W) of a real background in contrast, or none.
+    Largest contrast of uneven light (standard deviation) and the lengths in px over which it changes, from and to;
+    contrast of structures that are no objects, and their lengths; most images have an eighth of both, or less.
+    Images (K, H, W) of a real background in contrast, or none.
     """
 
     uneven: float
@@ -80,10 +82,9 @@ class Varied(Synthesis):
         """Draw images as `Synthesis.draw` says, in contrast against their own median."""
         scene = super().draw(rng, shape, count, dtype)
         if scene.images.dtype.kind == "f":
-            for image in scene.images:
-                light = max(1.0 + self.sign * float(np.median(image)), 1e-3)
-                image += self.sign * (1.0 - light)
-                image /= light
+            median = np.median(scene.images, axis=(1, 2), keepdims=True)
+            light = np.maximum(1.0 + self.sign * median, LEAST_LIGHT).astype(np.float32)
+            scene.images[:] = (scene.images + np.float32(self.sign) * (1.0 - light)) / light
         return scene
 
     def place(self, rng: np.random.Generator, canvas: Canvas, view: View = HERE) -> Placed:
@@ -114,7 +115,7 @@ class Varied(Synthesis):
         ):
             if strength > 0:
                 lengths = np.exp(rng.uniform(math.log(low), math.log(high), 2))
-                contrast += np.float32(strength * rng.uniform(-1, 1)) * gaussian_field(
+                contrast += np.float32(strength * rng.uniform(-1, 1) ** 3) * gaussian_field(
                     rng, shape, *lengths
                 )
 
