@@ -13,13 +13,15 @@ import numpy.typing as npt
 from acquisition.physics.optics import OpticsModel
 from calibration.calibration_file import read_calibration
 from calibration.cutout_images import image_background, image_noise, read_cutouts
+from calibration.matching import GATE_XY_UM, GATE_Z_UM
 from calibration.psf_model import PsfModel
 from calibration.synthesis import CutAndPaste, Distribution, Layout, NoiseModel, Rendered, Source
 from calibration.synthesis.from_optics import background_for, model_from_optics, noise_for_snr
 from calibration.synthesis.inputs import QUANTILES
 from calibration.synthesis.layout import PAPER_DENSITY
 from calibration.synthesis.rendered_source import Kind
-from engines.network.model_card import Polarity
+from engines.network.learnt import LearntProperty
+from engines.network.model_card import Normalisation, Polarity
 from engines.refine.psf import FitModel
 
 DENSITY_PER_PX = (0.5 * PAPER_DENSITY, 10 * PAPER_DENSITY)
@@ -47,7 +49,10 @@ class Material:
     The network's input is contrast over `noise_contrast`, its depth is in `half_range_um` off `middle_um`;
     contrasts above `knee` are compressed. `particle` is the PSF model for the fit after the network, None without
     such a fit. `field_shape` (H, W) is the field of view over which particles look different; None where they look
-    alike everywhere. For several `kinds` of particles, `others` are the PSF models of the second and third.
+    alike everywhere. For several `kinds` of particles, `others` are the PSF models of the second and third, and
+    `kind_names` what they are called, if anything. `properties` are learnt beside place and class, and no z without
+    `depth`. For `normalisation` see `engines.network.model_card`. Detections count as right within `gate_um` of a
+    particle, in the plane and in depth.
     """
 
     training: tuple[Source, ...]
@@ -64,6 +69,16 @@ class Material:
     field_shape: tuple[int, int] | None = None
     kinds: int = 1
     others: tuple[FitModel, ...] = ()
+    kind_names: tuple[str, ...] = ()
+    properties: tuple[LearntProperty, ...] = ()
+    depth: bool = True
+    normalisation: Normalisation = "background"
+    gate_um: tuple[float, float] = (GATE_XY_UM, GATE_Z_UM)
+
+    @property
+    def learnt(self) -> int:
+        """Numbers that the network learns for the properties."""
+        return sum(each.numbers for each in self.properties)
 
 
 Recipe = Callable[[], Material]

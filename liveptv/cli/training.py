@@ -22,7 +22,7 @@ from stream.errors import ConfigurationError, LivePTVError
 if TYPE_CHECKING:
     from calibration.training.group.member import Member
     from calibration.training.train import TrainingProgress
-    from liveptv.workflows.train import Trained
+    from liveptv.workflows.train import PipelineOf, Trained
     from liveptv.workflows.train_volumes import TrainedVolumes
 
 SIZES = ("small", "large")
@@ -43,13 +43,33 @@ def train(
         str | None,
         typer.Option(help="instead of a calibration: a .toml or .json file with the optics, or `simulated`"),
     ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(
+            help="instead of a calibration: a .py file with a DeepTrack pipeline, whose code is run; "
+            "`pipeline.py:NAME` names one of several"
+        ),
+    ] = None,
+    learn: Annotated[
+        str | None,
+        typer.Option(
+            help="properties of the pipeline's objects to learn beside place and kind, such as "
+            "`radius,refractive_index`"
+        ),
+    ] = None,
+    pixel_size: Annotated[
+        float | None,
+        typer.Option(
+            help="um a pixel of the camera, where the pipeline does not say or is to be overruled", min=1e-6
+        ),
+    ] = None,
     minutes: Annotated[float, typer.Option(help="how long to train, min", min=0.01)] = 60.0,
     size: Annotated[str, typer.Option(help="`small`, for CPUs, or `large`, for GPUs")] = "small",
     start: Annotated[
         str | None,
         typer.Option(
             "--from",
-            help="network to start from: a file, `shipped` (default for small) or `nothing` (default for large)",
+            help="network to start from: a file, `shipped` (default for small) or `nothing` (default for large and with --images)",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="seed of the weights and the training images", min=0)] = 0,
@@ -77,7 +97,7 @@ def train(
     from liveptv.workflows.train_volumes import check_start, is_for_volumes
 
     volumes = is_for_volumes(calibration)
-    start = start or (SHIPPED if size == "small" and not volumes else NOTHING)
+    start = start or (SHIPPED if size == "small" and not volumes and images is None else NOTHING)
     start_from = {SHIPPED: SHIPPED_MODEL, NOTHING: None}.get(start, Path(start))
     member = launched_member()
     with _one_voice(member), contextlib.ExitStack() as stack:
@@ -98,12 +118,13 @@ def train(
         from liveptv.workflows.train import recipe_for, train_model
         from liveptv.workflows.train_volumes import for_volumes, train_volume_model
 
+        pipeline = _pipeline_of(images, learn, pixel_size, member is None or member.first)
         if volumes:
-            if optics is not None:
-                raise ConfigurationError("give either a calibration or --optics to train on")
+            if optics is not None or pipeline is not None:
+                raise ConfigurationError("give either a calibration, --optics or --images to train on")
             check_start(start_from)
         else:
-            recipe, digest = recipe_for(calibration, optics)
+            recipe, digest = recipe_for(calibration, optics, pipeline)
         on_gpu = torch.cuda.is_available()
         if member is not None:
             processes = member.size
@@ -145,6 +166,27 @@ def train(
     return 0
 
 
+def _pipeline_of(
+    images: str | None, learn: str | None, pixel_size: float | None, says: bool
+) -> PipelineOf | None:
+    """The pipeline that the options name; says that its code will be run."""
+    from liveptv.workflows.train import PipelineOf
+
+    if images is None:
+        if learn is not None or pixel_size is not None:
+            raise ConfigurationError("--learn and --pixel-size belong to --images")
+        return None
+    from calibration.pipelines.loading import split_name
+
+    path, name = split_name(images)
+    if says:
+        console.print(
+            f"the pipeline {escape(str(path.absolute()))} is Python code and will be run", soft_wrap=True
+        )
+    terms = tuple(term.strip() for term in (learn or "").split(",") if term.strip())
+    return PipelineOf(path, name, terms, pixel_size)
+
+
 @contextlib.contextmanager
 def _one_voice(member: Member | None) -> Iterator[None]:
     """Let one process of those that torchrun started say what went wrong, and which of them it was."""
@@ -175,10 +217,19 @@ def _first_to_say(member: Member) -> bool:
 
 def _report(trained: Trained) -> None:
     found = trained.scores
+    digits, depth = (2, trained.card.depth) if found.x_um > 0.02 else (4, trained.card.depth)
+    place = [found.x_um, found.y_um, found.z_um][: 3 if depth else 2]
+    errors = ", ".join(f"{value:.{digits}f}" for value in place)
     console.print(
         f"missed {100 * found.missed:.1f} %, false {100 * found.evaluation.false:.1f} % of {found.particles} "
-        f"particles; rms error of lone particles {found.x_um:.2f}, {found.y_um:.2f}, {found.z_um:.2f} um (x, y, z)"
+        f"particles; rms error of lone particles {errors} um ({', '.join('xyz'[: len(place)])})"
     )
+    for each in found.properties:
+        if each.rms is not None:
+            console.print(
+                f"{each.name}: rms error {each.rms:.3g}, {100 * each.of_range:.1f} % of its range; error over "
+                f"stated {each.calibration:.2f}"
+            )
     if math.isfinite(found.class_right):
         console.print(f"kind right for {100 * found.class_right:.1f} % of the particles found")
     console.print(

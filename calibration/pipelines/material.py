@@ -1,0 +1,53 @@
+"""Training material of a pipeline: its recipe can be sent to another process, which runs the file again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from calibration.pipelines.loading import load_pipeline
+from calibration.pipelines.recording import Recorder
+from calibration.pipelines.source import PipelineSource
+from calibration.pipelines.survey import Units, survey
+from calibration.training.material import Material
+
+GATE_PX = 5.0
+"""px within which a detection counts as right, 5 times the error of a poor one."""
+GATE_OF_DEPTH = 1.0
+"""The same in depth, as a part of the range: all of it, as many objects look the same above and below the focus."""
+
+
+def from_pipeline(
+    path: Path, name: str = "", learn: Sequence[str] = (), pixel_size_um: float | None = None
+) -> tuple[Units, Callable[[], Material]]:
+    """Run the user's file and look at the first images: the units, and the recipe of the material.
+
+    Raises `PipelineError` for a pipeline that cannot be used.
+    """
+    units = survey(Recorder(load_pipeline(path, name)), learn, pixel_size_um)
+    return units, partial(_material, path, name, units)
+
+
+def _material(path: Path, name: str, units: Units) -> Material:
+    recorder = Recorder(load_pipeline(path, name))
+    pixel = units.pixel_size_um
+    return Material(
+        training=(PipelineSource(recorder, units),),
+        scoring=PipelineSource(recorder, units, keeps=False),
+        pixel_size_um=pixel,
+        polarity=units.polarity,
+        middle_um=units.middle_um,
+        half_range_um=units.half_range_um,
+        noise_contrast=units.noise_contrast,
+        peak_contrast=units.peak_contrast,
+        made_from=f"pipeline {path.name}" + (f":{name}" if name else ""),
+        particle=None,
+        knee=units.knee,
+        kinds=len(units.kind_names),
+        kind_names=units.kind_names,
+        properties=units.properties,
+        depth=units.depth,
+        normalisation=units.normalisation,
+        gate_um=(GATE_PX * pixel, 2 * GATE_OF_DEPTH * units.half_range_um),
+    )
