@@ -29,6 +29,8 @@ LIGHT = Distribution(np.exp(np.linspace(-1, 1, 65) ** 3 * 0.7))
 MOST_PARTS_COVERED = 0.35
 """Largest part of an image that objects cover on average; as much as closely packed ones in a slice."""
 LEAST_PARTS_COVERED = 0.01
+LEAST_GATE_PX, NO_DEPTH_GATE = 2.0, 10.0
+"""px within which a detection counts as right, at least; the other is in depth, of which there is none."""
 CLOSE_RADII = 2.0
 UNEVEN_PART, CLUTTER_PART = 0.5, 0.3
 """Contrast of uneven light, and of structures as large as objects or larger, over that of the faintest example."""
@@ -103,6 +105,8 @@ def _of_examples(
         peak_contrast=mean_peak,
         made_from=made_from,
         particle=None,
+        depth=False,
+        gate_um=(max(LEAST_GATE_PX, mean_radius) * pixel_size_um, NO_DEPTH_GATE),
         knee=KNEE if float(peaks.max()) > LARGEST_PEAK * np.sqrt(noise_variance) else None,
     )
 

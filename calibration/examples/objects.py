@@ -23,7 +23,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 LEAST_LIGHT = 1.0
 """Grey values of background below which there is no contrast, as in `engines.network.preparation`."""
-SMOOTHING_PX = 0.8
+SMOOTHING_PX = 1.0
 """Gaussian under which an outline is looked for: half of that of the smallest objects."""
 SEEN_SDS = 6.0
 """Smoothed contrast, in standard deviations of its noise, from which a crop is not empty: noise alone reaches 4."""
@@ -32,16 +32,20 @@ OUTLINE_SDS, OUTLINE_PART = 4.0, 0.1
 peak; half or twice that part changes what is pasted by less than the noise."""
 BEYOND_PX = 2
 """px that the outline is widened by, where contrast is hidden in the noise, and over which it fades."""
+UNEVEN_PART, BORDER_PART = 0.6, 0.1
+"""Standard deviation of a smoothed border over that of the border as it is, and over the object's contrast, above
+which the object itself is on it: smoothing leaves 0.3 of noise."""
 LEAST_SD = 1e-4
 """Contrast below which noise is not measured: images without any, as drawn ones, have rounded grey values."""
 CLIPPED_SDS = 2.5
 CENTRAL_PART = 0.2
 """The centre lies in this part of the crop's half side around its middle, as the user has aimed at it."""
-ROUNDS = 3
+ROUNDS = 5
 SIZES_PX = (17, 21, 25, 35, 49, 69, 97, 137, 193)
 """Sides of crops that are tried in turn around a place, until the object fits."""
-PARTNER = 2.5
-"""Largest contrast of a pixel of a symmetric object over that of its partner, where noise and light differ."""
+OTHERS_SDS, OTHERS_PART = 5.0, 0.12
+"""Difference of a pixel of a symmetric object from its partner, in standard deviations of the smoothed noise and
+over the object's contrast, from which on something else adds to one of them."""
 SYMMETRIC_PART = 0.03
 """Part of an object's energy that may be without partner: less than that is noise or a neighbour's edge."""
 
@@ -176,13 +180,27 @@ def _cut_free(crop: Crop, *, is_symmetric: bool) -> Example:
         raise EmptyError(
             f"{crop.name} has no object in its middle: its contrast there is within the noise; cut around an object"
         )
+    if smooth_sd > max(UNEVEN_PART * noise_sd, BORDER_PART * seen[middle].max()):
+        raise CutOffError(_cut_off(crop))
     off = np.hypot((y - start[0]) / (start[0] + 1), (x - start[1]) / (start[1] + 1))
-    centre = centre_of(contrast * np.cos(0.5 * math.pi * np.clip(off, 0, 1)) ** 2, start, within)
+    centre = centre_of(smooth * np.cos(0.5 * math.pi * np.clip(off, 0, 1)) ** 2, start, within)
+    own = np.ones_like(contrast)
     for _ in range(ROUNDS):
-        outline = _outline(seen, centre, smooth_sd, crop.name, is_symmetric=is_symmetric)
-        centre = centre_of(contrast * outline, centre, within)
+        outline = _outline(seen, centre, smooth_sd, crop, is_symmetric=is_symmetric)
+        if is_symmetric:
+            own = _own(seen, centre, smooth_sd)
+        centre = centre_of(smooth * outline * own, centre, within)
+    if is_symmetric:
+        contrast = np.where(own > 0, contrast, turned(contrast, centre))
     image, outline = _centred(contrast, outline, centre)
     return Example(image * outline, outline, noise_sd**2, 1.0, "none", centre, _radius(image * outline))
+
+
+def _own(seen: FloatArray, centre: tuple[float, float], noise_sd: float) -> FloatArray:
+    """1 where a pixel (H, W) and its partner on the other side of the centre agree, 0 where something else adds."""
+    excess = np.abs(seen - turned(seen, centre))
+    peak = seen[tuple(np.rint(centre).astype(int))]
+    return np.where(excess <= max(OTHERS_SDS * noise_sd, OTHERS_PART * peak), 1.0, 0.0)
 
 
 def _radius(image: FloatArray) -> float:
@@ -232,7 +250,7 @@ def _spread(values: FloatArray) -> float:
 
 
 def _outline(
-    seen: FloatArray, centre: tuple[float, float], noise_sd: float, name: str, *, is_symmetric: bool
+    seen: FloatArray, centre: tuple[float, float], noise_sd: float, crop: Crop, *, is_symmetric: bool
 ) -> FloatArray:
     """The object's outline (H, W), 1 within and fading to 0 around it; its neighbours are left out."""
     y, x = np.indices(seen.shape)
@@ -240,19 +258,24 @@ def _outline(
     peak = seen[distance <= CENTRAL_PART * min(seen.shape) + 1].max()
     level = max(OUTLINE_SDS * noise_sd, OUTLINE_PART * peak)
     # a neighbour has no partner on the other side of the centre
-    paired = np.minimum(seen, PARTNER * turned(seen, centre))
+    paired = np.minimum(seen, turned(seen, centre))
     for strength in (paired,) if is_symmetric else (seen, paired):
         part = _part_at(strength > level, strength, distance)
         wide = ndimage.binary_dilation(part, iterations=BEYOND_PX)
         if not _at_edge(wide):
             break
     else:
-        raise CutOffError(
-            f"the object of {name} reaches the edge of its {seen.shape[1]} x {seen.shape[0]} pixels; cut it "
-            "larger, or choose one that stands alone"
-        )
+        raise CutOffError(_cut_off(crop))
     faded: FloatArray = np.clip(1.0 - ndimage.distance_transform_edt(~wide) / (BEYOND_PX + 1), 0.0, 1.0)
     return faded
+
+
+def _cut_off(crop: Crop) -> str:
+    height, width = crop.grey.shape
+    return (
+        f"the object of {crop.name} reaches the edge of its {width} x {height} pixels; cut it larger, or choose "
+        "one that stands alone"
+    )
 
 
 def _part_at(above: BoolArray, strength: FloatArray, distance: FloatArray) -> BoolArray:
