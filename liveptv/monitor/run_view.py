@@ -212,7 +212,7 @@ class RunView:
                 "recorded": self._recorded.facts(),
                 "series": list(self.series),
                 "profile": self._profile_facts(),
-                "flow": self._flow.facts(),
+                "flow": self._flow.facts(math.nan if info is None else info.flow_ul_s),
                 "diffusion": self._diffusion_facts(),
                 "properties": self._property_facts(),
                 "detection": self._quality.facts(),

@@ -112,8 +112,8 @@ function showSummary(now) {
   steering.show(now);
   series.show(now.series);
   measured.velocity_um_s = now.series.length ? now.series[now.series.length - 1][7] : null;
-  drawProfile(el("profile"), { ...now.profile, fit: now.profile.over === "height" ? now.flow?.profile : null });
-  text("profile-caption", now.profile.tracks ? `${now.profile.tracks} trajectories; bars: standard error${now.profile.theory ? "; dashed: laminar flow" : ""}${now.flow ? "; line: fit, ± 2 standard errors" : ""}` : "");
+  drawProfile(el("profile"), { ...now.profile, fit: now.profile.over === "height" && !now.flow?.was_before ? now.flow?.profile : null });
+  text("profile-caption", now.profile.tracks ? `${now.profile.tracks} trajectories; bars: standard error${now.profile.theory ? "; dashed: laminar flow" : ""}${now.flow && !now.flow.was_before ? "; line: fit, ± 2 standard errors" : ""}` : "");
   showFlow(now.flow);
   showDiffusion(now.diffusion);
   showProperties(now.properties ?? []);
@@ -151,6 +151,7 @@ const withError = (value, error) => {
 function showFlow(flow) {
   el("flow").hidden = !flow;
   if (!flow) return;
+  text("flow-caption", flow.was_before ? "before the pump was changed; it is being measured anew" : "the one of this channel that fits all trajectories; ± standard error");
   el("flow-rows").replaceChildren(...flow.rows.map(({ name, text: said }) => {
     const row = document.createElement("tr");
     for (const words of [name, said]) row.insertCell().textContent = words.replace(/-(?=\d)/g, "\u2212");
