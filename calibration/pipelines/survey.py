@@ -221,12 +221,9 @@ def _period(recorder: Recorder, term: Term) -> float | None:
 def _property(
     recorder: Recorder, term: Term, values: FloatArray, source: npt.NDArray[np.int64], kinds: tuple[int, ...]
 ) -> LearntProperty:
-    unit = _unit(recorder, term)
-    name = re.sub(r"[^a-z0-9_]", "_", term.words.lower().replace("[", "_").replace("]", ""))
     period = _period(recorder, term)
-    ending = "_rad" if period is not None else {"meter": "_um", "pixel": "_px"}.get(unit, "")
+    name, scale = property_of(recorder, term)
     known = np.isfinite(values)
-    scale = unit_scale(unit)
     low, high = scale * float(values[known].min()), scale * float(values[known].max())
     if period is not None:
         low, high = 0.0, period
@@ -236,13 +233,22 @@ def _property(
     there = sorted({kinds[number] for number in source[known]})
     every = sorted(set(kinds) - {-1})
     try:
-        check_names([name + ending])
+        check_names([name])
     except ValueError as error:
         raise PipelineError(str(error)) from error
     return LearntProperty(
-        name=(name + ending)[:40], low=low, high=high, period=period,
+        name=name, low=low, high=high, period=period,
         of_kinds=None if there == every else tuple(there),
     )  # fmt: skip
+
+
+def property_of(recorder: Recorder, term: Term) -> tuple[str, float]:
+    """The name of a term as a property, with its unit, and the factor from the pipeline's unit to that."""
+    unit = _unit(recorder, term)
+    name = re.sub(r"[^a-z0-9_]", "_", term.words.lower().replace("[", "_").replace("]", ""))
+    is_angle = _period(recorder, term) is not None
+    ending = "_rad" if is_angle else {"meter": "_um", "pixel": "_px"}.get(unit, "")
+    return (name + ending)[:40], unit_scale(unit)
 
 
 def unit_scale(unit: str) -> float:
@@ -320,7 +326,8 @@ def _reach(
     weight = np.bincount(radius[used], count[used], LARGEST_REACH_PX + 1)
     profile = np.sqrt(np.bincount(radius[used], square[used], LARGEST_REACH_PX + 1) / np.maximum(weight, 1))
     profile -= np.median(profile[LARGEST_REACH_PX // 2 :])
-    reached = np.flatnonzero(profile > PART_OF_PEAK * profile.max())
-    reach = int(min(max(reached.max(initial=2), 2), LARGEST_REACH_PX))
+    top = int(np.argmax(profile[: LARGEST_REACH_PX // 2]))
+    below = np.flatnonzero(profile[top:] <= PART_OF_PEAK * profile[top])  # beyond, uneven light may be as strong
+    reach = min(max(top + int(below[0]) - 1 if below.size else LARGEST_REACH_PX, 2), LARGEST_REACH_PX)
     near = used & (radius <= reach)
     return reach, math.copysign(1.0, float(total[near].sum()))
