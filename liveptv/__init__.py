@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from liveptv.api.images import Images
     from liveptv.api.profiles import Profile
     from liveptv.api.recordings import Recording, read_recording
-    from liveptv.api.simulating import simulate
+    from liveptv.api.simulating import simulate, simulate_objects
     from liveptv.api.tracking import retrack, track
     from liveptv.api.trajectories import TrajectoryView, open_trajectories
     from liveptv.config import Experiment
@@ -63,6 +63,7 @@ __all__ = [
     "retrack",
     "run",
     "simulate",
+    "simulate_objects",
     "track",
 ]
 
@@ -96,6 +97,7 @@ _PLACES = {
     "retrack": "liveptv.api.tracking",
     "run": "liveptv.api.experiments",
     "simulate": "liveptv.api.simulating",
+    "simulate_objects": "liveptv.api.simulating",
     "track": "liveptv.api.tracking",
 }
 
