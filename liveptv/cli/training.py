@@ -122,8 +122,8 @@ def train(
     """Train a detection network on a calibration; `torchrun ... -m liveptv train` does it on several computers."""
     from calibration.training.group.member import launched_member
     from liveptv.models import SHIPPED_MODEL
-    from liveptv.workflows.train import check_libraries, default_processes
     from liveptv.workflows.object_model import SUFFIXES
+    from liveptv.workflows.train import check_libraries, default_processes
     from liveptv.workflows.train_volumes import check_start, is_for_volumes
 
     volumes = is_for_volumes(calibration)
@@ -370,7 +370,8 @@ class _Line:
 def _scores(scores: dict[str, Any]) -> str:
     if any(name.startswith("f1_snr") for name in scores):
         return f"; SNR {volume_scores(scores)}"
-    if not scores or scores.get("z_um") is None or scores.get("false") is None:
+    if not scores or scores.get("missed") is None or scores.get("false") is None:
         return ""
     missed, false = 100 * scores["missed"], 100 * scores["false"]
-    return f", missed {missed:.1f} %, false {false:.1f} %, rms error of z {scores['z_um']:.1f} um"
+    depth = "" if scores.get("z_um") is None else f", rms error of z {scores['z_um']:.1f} um"
+    return f", missed {missed:.1f} %, false {false:.1f} %{depth}"

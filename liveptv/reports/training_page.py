@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from calibration.training.property_scores import PropertyScore
@@ -156,6 +157,8 @@ def course_figure(course: list[dict[str, Any]]) -> Figure:
     for name, colour in (("missed", BLUE), ("false", RED)):
         parts.plot(minutes, values(name, 100), "o-", ms=3, color=colour, label=name)
     for axis, colour in LINES:
+        if axis == "z" and np.isnan(values("z_um")).all():
+            continue
         errors.plot(minutes, values(f"{axis}_um"), "o-", ms=3, color=colour, label=axis)
     parts.set(xlabel="training time (min)", ylabel="missed, false (%)", yscale="log")
     errors.set(xlabel="training time (min)", ylabel="rms error of lone particles (µm)", yscale="log")
@@ -177,6 +180,8 @@ def distance_figure(scores: Scores) -> Figure:
     for n, group in enumerate(groups):
         left.annotate(f"of {group.particles}", (n, 100 * group.missed), ha="center", va="bottom", fontsize=8)
     for axis, colour in LINES:
+        if axis == "z" and not scores.evaluation.depth:
+            continue
         rms = [g.errors[axis].rms_um if axis in g.errors else math.nan for g in groups]
         right.plot(place, rms, "o-", ms=4, color=colour, label=axis)
     left.set(ylabel="missed (%)")

@@ -120,21 +120,20 @@ def train_model(
     from calibration.training.scoring import SCORING_SEED, HeldOut
     from calibration.training.settings import TrainingError
     from calibration.training.train import train
-    from calibration.training.trainer import learning
+    from calibration.training.trainer import OURS
     from engines.network.model import OnnxModel
     from liveptv.reports.training_page import write_training_page
 
     start = settings.start_from
     weights = None if start is None else read_weights(start, settings.size)
-    material = recipe()
-    method = learning(material.learnt)
     with home_first():
         agreed = f"liveptv {version('liveptv')}, calibration {calibration_sha256}, {settings.device}; "
-        course = train(recipe, settings, weights, on_progress, method, member, agreed)
+        course = train(recipe, settings, weights, on_progress, member=member, agreed=agreed)
     if member is not None and not member.first:
         return None
     if not course.weights:
         raise TrainingError("the training ended before its first result; give it more --minutes")
+    material = recipe()
     scale = measure_sigma_scale(material, settings, course.weights)
     card = make_card(material, settings, course, calibration_sha256, scale)
     export(output, course.weights, card, material.particle, material.others)
@@ -143,7 +142,7 @@ def train_model(
         export(output, course.weights, card, with_measured_errors(material, model), material.others)
     as_written = replace(material, properties=card.properties)
     scores = HeldOut(as_written, REPORTED_IMAGES, SCORING_SEED + 1).score(
-        model, at_once=1, sigma_scale=model.card.sigma_scale, read=method.decode
+        model, at_once=1, sigma_scale=model.card.sigma_scale, read=OURS.reader(material.learnt)
     )
     page = write_training_page(output, model.card, course.scores, scores)
     return Trained(output, page, model.card, scores)
