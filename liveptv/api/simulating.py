@@ -85,8 +85,8 @@ def simulate_objects(
     Parameters
     ----------
     positions : pandas.DataFrame
-        One row a particle and frame: `frame`, `particle` (a number; each keeps its object), `x_um`, `y_um` (from the
-        centre of the first pixel), `z_um` (relative to the focal plane; 0 where it is left out).
+        One row a particle and frame: `frame`, `particle` (a number; each keeps its object), `x_um`, `y_um` (from
+        the centre of the first pixel), `z_um` (relative to the focal plane; 0 where it is left out).
     pipeline : str or Path
         `pipeline.py` or `pipeline.py:NAME`: objects, optics and noise. Its file is run.
     dtype, gain, seed : optional
