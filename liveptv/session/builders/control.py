@@ -91,7 +91,9 @@ def record_conditions(settings: RecordSettings) -> list[Condition]:
     found: list[Condition] = []
     if (region := settings.on.particle_enters) is not None:
         found.append(
-            ParticleEnters(Region(region.edges_um, region.min_track_frames, region.kind, region.min_p_kind))
+            ParticleEnters(
+                Region(region.edges_um, region.min_track_frames, region.kind, region.min_p_kind, region)
+            )
         )
     if (band := settings.on.velocity_leaves) is not None:
         found.append(VelocityLeaves(Band(**band.model_dump()), settings.after_s))
