@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from calibration.training.train import TrainingProgress
     from liveptv.workflows.train import Trained
+
+
+log = logging.getLogger(__name__)
 
 
 class Training:
@@ -61,6 +65,7 @@ def train(
     optics: str | None = None,
     images: str | os.PathLike[str] | None = None,
     learn: Sequence[str] = (),
+    examples: Sequence[str | os.PathLike[str]] = (),
     pixel_size_um: float | None = None,
     minutes: float = 60.0,
     size: Literal["small", "large"] = "small",
@@ -78,7 +83,7 @@ def train(
     Parameters
     ----------
     calibration : path, optional
-        A calibration file (`.h5`) of images. Give this, `optics` or `images`.
+        A calibration file (`.h5`) of images. Give this, `optics`, `images` or `examples`.
     output : path
         The network's file, `.onnx`; its report goes beside it.
     optics : str, optional
@@ -87,8 +92,10 @@ def train(
         A Python file with a DeepTrack pipeline, `"pipeline.py"` or `"pipeline.py:NAME"`; its code is run.
     learn : sequence of str
         Properties of the pipeline's objects to learn beside place and kind, such as `["radius"]`.
+    examples : sequence of path
+        Images with one object in the middle of each.
     pixel_size_um : float, optional
-        Of the camera, where the pipeline does not say it.
+        Of the camera, where a pipeline or the examples do not say it.
     minutes : float
         How long to train.
     size : {"small", "large"}
@@ -118,6 +125,7 @@ def train(
     >>> liveptv.train("calibration.h5", "model.onnx", minutes=20).plot()
     """
     from liveptv.models import SHIPPED_MODEL
+    from liveptv.workflows.examples import Examples, recipe_of
     from liveptv.workflows.train import check_libraries, recipe_for, settings_for, train_model
     from liveptv.workflows.train_volumes import is_for_volumes
 
@@ -130,15 +138,19 @@ def train(
         raise ConfigurationError(f"the network is written as an .onnx file; {target} must end in .onnx")
     if size not in ("small", "large"):
         raise ConfigurationError(f"size must be small or large, not {size!r}")
+    if sum((source is not None, optics is not None, images is not None, bool(examples))) != 1:
+        raise ConfigurationError("give either a calibration, optics, images or examples to train on")
+    seen = Examples(tuple(map(Path, examples)), pixel_size_um=pixel_size_um)
+    pipeline = _pipeline(images, learn, None if examples else pixel_size_um)
     if start is None:
         begin = SHIPPED_MODEL if size == "small" and images is None else None
     else:
         begin = None if start == "nothing" else Path(start)
     check_libraries()
-    refuse_to_replace(target, source, begin)
+    refuse_to_replace(target, source, begin, *seen.paths)
     writable(target, overwrite)
     with claimed(target, "liveptv.train"):
-        recipe, digest = recipe_for(source, optics, _pipeline(images, learn, pixel_size_um))
+        recipe, digest = recipe_of(seen, log.info) if examples else recipe_for(source, optics, pipeline)
         settings = settings_for(minutes, size, seed=seed, processes=processes, start_from=begin)
         found = train_model(target, recipe, digest, settings, on_progress)
     assert found is not None  # one process of several that were launched
