@@ -127,7 +127,7 @@ class SphereSearch:
                 placed[: side[0], : side[1]] = contrast
                 centred = np.roll(placed, (-half, -half), axis=(0, 1))
                 scale = self.noise * float(np.linalg.norm(contrast))
-                kept[shape].append(np.conj(fft.rfft2(centred)) / scale)
+                kept[shape].append(np.asarray(np.conj(fft.rfft2(centred)) / scale, np.complex128))
         return kept[shape]
 
     @cached_property
