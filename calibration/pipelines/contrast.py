@@ -18,12 +18,24 @@ SMOOTHED_PX = 3
 
 def contrast_of(image: FloatArray, normalisation: Normalisation, sign: float) -> Float32Array:
     """The contrast (H, W) of an image: to its median, in units of that or of its noise."""
-    background = float(np.median(image))
+    background = background_of(image)
     scale = background
     if normalisation == "noise":
         least = LEAST_NOISE_OF_RANGE * float(np.ptp(image))
         scale = max(noise_of(image.astype(np.float32)), least) or 1.0
     return ((image - background) * (sign / scale)).astype(np.float32)
+
+
+def background_of(image: FloatArray) -> float:
+    """The median of an image; of whole numbers, such as few photons, between two of them as their counts say.
+
+    As `engines.network.preparation` has it for the camera's images.
+    """
+    middle = float(np.median(image))
+    if not (np.rint(image) == image).all():
+        return middle
+    below, at = float((image < middle).mean()), float((image == middle).mean())
+    return middle if at == 0 else middle - 0.5 + (0.5 - below) / at
 
 
 def peaks_of(contrast: Float32Array, x_px: FloatArray, y_px: FloatArray, reach_px: int) -> FloatArray:

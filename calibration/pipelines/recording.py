@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -54,6 +55,12 @@ class Drawn:
     views: list[Any] = field(default_factory=list)
 
 
+class Symmetry(Enum):
+    """How images may be turned and mirrored without becoming others than the optics would make."""
+
+    NONE, MIRRORS, ALL = range(3)
+
+
 class Recorder:
     """A pipeline with notes; not for several threads at once, as DeepTrack draws with global random numbers.
 
@@ -84,9 +91,7 @@ class Recorder:
             self._note(microscope)
         before = {id(node) for each in self.microscopes for node in each.recurse_dependencies()}
         self.later = self._after_microscopes(before)
-        self.is_separable = not any(
-            id(node) in before for each in self.later for node in each.properties.recurse_dependencies()
-        )
+        self.is_separable = not any(self._depends_on(each.properties, before) for each in self.later)
         for each in self.later:
             self._watch(each)
 
@@ -180,6 +185,31 @@ class Recorder:
             if isinstance(node, Feature) and id(node) not in seen_by_them
         ]
 
+    def _depends_on(self, node: Any, before: set[int]) -> bool:
+        """Whether a node depends on what microscopes depend on, in another way than through their images."""
+        images, stack, known = {id(each) for each in self.microscopes}, [node], set()
+        while stack:
+            each = stack.pop()
+            if id(each) in known or id(each) in images:
+                continue
+            if id(each) in before:
+                return True
+            known.add(id(each))
+            stack.extend(each.dependencies)
+        return False
+
+    @property
+    def symmetry(self) -> Symmetry:
+        """What the optics make of a turned or mirrored sample: a turned or mirrored image, where nothing is odd."""
+        from deeptrack.optical.scatterers import FieldScatterer
+
+        optics = [each._objective for each in self.microscopes]
+        if any(_is_given(each, "pupil") or _is_given(each, "illumination") for each in optics):
+            return Symmetry.NONE
+        # the fields of Mie scatterers are those of linearly polarised light
+        polarised = any(isinstance(each, FieldScatterer) for each in self.scatterers)
+        return Symmetry.MIRRORS if polarised else Symmetry.ALL
+
     def _tag(self, scatterer: Any, number: int) -> None:
         wrap = scatterer._wrap_output
 
@@ -245,6 +275,13 @@ class Recorder:
             coordinates = moved(given, lambda plane: work([plane])[0], state, self.name_of(feature))
         # the array is kept with them, so that no other one gets its number
         self._coordinates[id(then)] = (then, coordinates)
+
+
+def _is_given(optics: Any, name: str) -> bool:
+    """Whether optics have a pupil or an illumination that is not DeepTrack's own."""
+    from deeptrack.features import DummyFeature
+
+    return not isinstance(getattr(optics, name, None), DummyFeature)
 
 
 def random_seed(rng: np.random.Generator) -> int:

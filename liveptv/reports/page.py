@@ -133,7 +133,7 @@ def _figures(
         "errors": "" if errors is None else _errors_in_words(errors),
         "diffusion": "Left: D in bins, with standard errors. Right: D of single tracks of ten displacements and "
         "more; each of them is uncertain by itself.",
-        "flow": "The fit, two standard errors, and trajectories within half of the range across it. Right: mean "
+        "flow": "The fit, two standard errors, and trajectories near to where it is drawn. Right: mean "
         "differences in cells of the section; framed: one of a hundred maps has such a cell by chance; hatched: no "
         "data.",
         "neighbours": "The same errors over the position of the nearest neighbour in the image; hatched: no data.",

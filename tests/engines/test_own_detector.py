@@ -166,7 +166,7 @@ def test_what_else_it_measures_of_a_particle_goes_with_its_row(write):
     ],
 )
 def test_properties_that_cannot_be_make_the_frame_fail(properties, words, write):
-    _, said = answer(
+    _, _, said = answer(
         f"{{'x_um': [1.0, 2.0], 'y_um': 1.0, 'properties': {properties}}}", write, failed_frames=5
     )
     assert words in said[0]
