@@ -1,8 +1,9 @@
 """Light that is uneven over an image, as the fit takes it: the noise of a pixel grows with the light there.
 
-The local plane of a fit's background takes any gradient, but the weights of its pixels, (2) in `joint_fit`, go by the
-light that is known before: that of the particles, and what is found here. A polynomial is fitted to a sample of the
-pixels; those of particles have little weight (Tukey's biweight; Huber & Ronchetti 2009, Robust Statistics, ch. 4).
+The local plane of a fit's background takes any gradient, but the weights of its pixels, (2) in `joint_fit`, go by
+the light that is known before: that of the particles, and what is found here. A polynomial is fitted to a sample
+of the pixels; those of particles have little weight (Tukey's biweight; Huber & Ronchetti 2009, Robust Statistics,
+ch. 4).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ take a part of the particle for light. A plane takes nothing that the fit's own 
 
 
 def lay_light(contrast: Float32Array, size_px: int, out: Float32Array) -> bool:
-    """Fill `out` (H, W) with the uneven part of the light in a `contrast` (H, W), 0 where it is even; whether it is.
+    """Fill `out` (H, W) with the uneven part of the light in a `contrast` (H, W), 0 where it is even; whether it
+    is.
 
     `size_px` is the side of the PSF model. True where there is something to lay.
     """

@@ -75,7 +75,8 @@ def train(
         str | None,
         typer.Option(
             "--from",
-            help="network to start from: a file, `shipped` (default for small) or `nothing` (default for large and with --images)",
+            help="network to start from: a file, `shipped` (default for small) or `nothing` (default for large and "
+            "with --images)",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="seed of the weights and the training images", min=0)] = 0,
@@ -99,8 +100,8 @@ def train(
     """Train a detection network on a calibration; `torchrun ... -m liveptv train` does it on several computers."""
     from calibration.training.group.member import launched_member
     from liveptv.models import SHIPPED_MODEL
-    from liveptv.workflows.train import check_libraries, default_processes
     from liveptv.workflows.object_model import SUFFIXES
+    from liveptv.workflows.train import check_libraries, default_processes
     from liveptv.workflows.train_volumes import check_start, is_for_volumes
 
     volumes = is_for_volumes(calibration)
