@@ -16,7 +16,7 @@ from scipy import fft
 from scipy.ndimage import maximum_filter
 
 from acquisition.physics.hologram import HologramModel
-from calibration.hologram_fit import FittedSpheres, fit_spheres
+from calibration.hologram_fit import RADIUS, FittedSpheres, fit_spheres
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -29,6 +29,9 @@ _SEARCHES = 4
 _SIDE_LOBE = 0.35
 """Of the largest correlation found in one search: smaller ones may be the side lobes of other spheres, and are left
 to the next search."""
+_FAINTEST = 0.04
+"""Of the correlation of an image's surest sphere: where its hologram is not exactly the model's, fainter ones may be
+what is left of it. A 150 nm sphere at the edge of an image has 0.08 of a 230 nm sphere near focus."""
 
 
 @dataclass(frozen=True)
@@ -49,33 +52,50 @@ class SphereSearch:
     def find(self, image: npt.NDArray[np.floating]) -> FittedSpheres:
         """The spheres of an image (H, W) whose background is 1 within a few percent."""
         shape = (int(image.shape[0]), int(image.shape[1]))
-        spheres = np.empty((0, 5))
+        spheres, surest = np.empty((0, 5)), 0.0
         for _ in range(_SEARCHES):
             left = image - self.model.image(spheres, shape)
-            places = self._places(left - np.median(left))
+            places, snr = self._places(left - np.median(left), surest)
+            surest = max(surest, snr)
             if not len(places):
                 break
             fitted = fit_spheres(self.model, image, np.concatenate([spheres, places]), self.noise)
             before, spheres = len(spheres), _apart(fitted.spheres)
             if len(spheres) <= before:
                 break
-        return fit_spheres(self.model, image, spheres, self.noise)
+        return self._settled(image, spheres)
 
-    def _places(self, left: FloatArray) -> FloatArray:
-        """Starts (N, 5), the surest first, by the correlation of what is left (H, W)."""
+    def _settled(self, image: npt.NDArray[np.floating], spheres: FloatArray) -> FittedSpheres:
+        """The fit of spheres (N, 5); where it does not end, one that is not there is left out after the other."""
+        found = fit_spheres(self.model, image, spheres, self.noise)
+        while not found.ended.all():
+            found = fit_spheres(self.model, image, found.spheres, self.noise)
+            if found.ended.all():
+                break
+            unsure = np.where(found.ended, 0.0, found.errors[:, RADIUS] / found.spheres[:, RADIUS])
+            kept = np.delete(found.spheres, int(np.argmax(unsure)), axis=0)
+            found = fit_spheres(self.model, image, kept, self.noise)
+        return found
+
+    def _places(self, left: FloatArray, surest: float) -> tuple[FloatArray, float]:
+        """Starts (N, 5) by the correlation of what is left (H, W), and the largest one in standard deviations.
+
+        `surest` is that of the spheres found before.
+        """
         spectrum = fft.rfft2(left, s=self._padded(left.shape))
         height, width = left.shape
         volume = np.empty((len(self._depths_um), height, width))
         for plane, template in zip(volume, self._templates(left.shape), strict=True):
             plane[:] = fft.irfft2(spectrum * template, s=self._padded(left.shape))[:height, :width]
         window = (round(2 * _NEAREST_UM / _DEPTH_STEP_UM) + 1, 2 * _NEAREST_PX + 1, 2 * _NEAREST_PX + 1)
-        least = max(self.least_snr, _SIDE_LOBE * float(volume.max()))
+        largest = float(volume.max())
+        least = max(self.least_snr, _SIDE_LOBE * largest, _FAINTEST * surest)
         peaks = np.argwhere((volume == maximum_filter(volume, size=window)) & (volume >= least))
         starts = [
             (column, row, self._depths_um[plane], self.typical_radius_um, self.typical_index)
             for plane, row, column in peaks
         ]
-        return np.array(starts, float).reshape(-1, 5)
+        return np.array(starts, float).reshape(-1, 5), largest
 
     @cached_property
     def _depths_um(self) -> FloatArray:

@@ -43,8 +43,9 @@ def peaks_of(contrast: Float32Array, x_px: FloatArray, y_px: FloatArray, reach_p
     smooth = np.abs(uniform_filter(contrast, SMOOTHED_PX, mode="nearest"))
     height, width = smooth.shape
     peaks = np.empty(x_px.size)
-    for n, (x, y) in enumerate(zip(np.rint(x_px).astype(int), np.rint(y_px).astype(int), strict=True)):
-        y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
+    columns = np.clip(np.rint(x_px).astype(int), 0, width - 1)
+    rows = np.clip(np.rint(y_px).astype(int), 0, height - 1)
+    for n, (x, y) in enumerate(zip(columns.tolist(), rows.tolist(), strict=True)):
         part = smooth[
             max(y - reach_px, 0) : y + reach_px + 1,
             max(x - reach_px, 0) : x + reach_px + 1,

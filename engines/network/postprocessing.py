@@ -181,11 +181,10 @@ def _carried_over(
         return properties
     found = Properties.unknown(properties.names, after.shape[1])
     if before.shape[1] and after.shape[1]:
-        away, nearest = KDTree(before[:2].T).query(after[:2].T, distance_upper_bound=GROUP_PX * pixel_size_um)
-        near = np.isfinite(away)
-        found.values[:, near], found.errors[:, near] = (
-            table[:, nearest[near]] for table in (properties.values, properties.errors)
-        )
+        away, nearest = map(np.asarray, KDTree(before[:2].T).query(after[:2].T))
+        near = away < GROUP_PX * pixel_size_um
+        same = properties.of(nearest[near])
+        found.values[:, near], found.errors[:, near] = same.values, same.errors
     return found
 
 

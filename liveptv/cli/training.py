@@ -22,6 +22,7 @@ from stream.errors import ConfigurationError, LivePTVError
 if TYPE_CHECKING:
     from calibration.training.group.member import Member
     from calibration.training.train import TrainingProgress
+    from liveptv.workflows.examples import Examples
     from liveptv.workflows.train import PipelineOf, Trained
     from liveptv.workflows.train_volumes import TrainedVolumes
 
@@ -63,10 +64,31 @@ def train(
             "`radius,refractive_index`"
         ),
     ] = None,
+    examples: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="instead of a calibration: images with one object in the middle of each, or with --at a "
+            "recording; may be given several times"
+        ),
+    ] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="where an object is in the recording of --examples: `x,y` in pixels, or `x,y,image`; may be given "
+            "several times"
+        ),
+    ] = None,
+    background: Annotated[
+        Path | None,
+        typer.Option(
+            help="with --examples: a recording, of which what does not move is put behind the objects"
+        ),
+    ] = None,
     pixel_size: Annotated[
         float | None,
         typer.Option(
-            help="um a pixel of the camera, where the pipeline does not say or is to be overruled", min=1e-6
+            help="um a pixel of the camera, where a pipeline or the examples do not say or are to be overruled",
+            min=1e-6,
         ),
     ] = None,
     minutes: Annotated[float, typer.Option(help="how long to train, min", min=0.01)] = 60.0,
@@ -119,21 +141,31 @@ def train(
         if member is not None and processes not in (None, member.size):
             raise ConfigurationError(f"torchrun started {member.size} processes; leave out --processes")
         if member is None or member.first:
-            refuse_to_replace(output, calibration, start_from)
+            refuse_to_replace(output, calibration, start_from, background, *(examples or ()))
             writable(output, overwrite)
             stack.enter_context(claimed(output, "liveptv train"))
         check_libraries()
         import torch
 
         from calibration.training.settings import TrainingSettings
+        from liveptv.workflows.examples import recipe_of
         from liveptv.workflows.train import recipe_for, train_model
         from liveptv.workflows.train_volumes import for_volumes, train_volume_model
 
-        pipeline = _pipeline_of(images, learn, pixel_size, member is None or member.first)
+        first = member is None or member.first
+        if pixel_size is not None and images is None and not examples:
+            raise ConfigurationError("--pixel-size belongs to --images or --examples")
+        pipeline = _pipeline_of(images, learn, pixel_size, first)
+        seen = _examples_of(examples, at, background, pixel_size)
+        given = sum(each is not None for each in (calibration, optics, pipeline, seen))
+        if given != 1:
+            raise ConfigurationError(
+                "give either a calibration, --optics, --images or --examples to train on"
+            )
         if volumes:
-            if optics is not None or pipeline is not None:
-                raise ConfigurationError("give either a calibration, --optics or --images to train on")
             check_start(start_from)
+        elif seen is not None:
+            recipe, digest = recipe_of(seen, _say if first else lambda _line: None)
         else:
             recipe, digest = recipe_for(calibration, optics, pipeline)
         on_gpu = torch.cuda.is_available()
@@ -199,8 +231,8 @@ def _pipeline_of(
     from liveptv.workflows.train import PipelineOf
 
     if images is None:
-        if learn is not None or pixel_size is not None:
-            raise ConfigurationError("--learn and --pixel-size belong to --images")
+        if learn is not None:
+            raise ConfigurationError("--learn belongs to --images")
         return None
     from calibration.pipelines.loading import split_name
 
@@ -211,6 +243,23 @@ def _pipeline_of(
         )
     terms = tuple(term.strip() for term in (learn or "").split(",") if term.strip())
     return PipelineOf(path, name, terms, pixel_size)
+
+
+def _examples_of(
+    paths: list[Path] | None, at: list[str] | None, background: Path | None, pixel_size: float | None
+) -> Examples | None:
+    """The examples that the options name."""
+    from liveptv.workflows.examples import Examples, parse_at
+
+    if not paths:
+        if at or background is not None:
+            raise ConfigurationError("--at and --background belong to --examples")
+        return None
+    return Examples(tuple(paths), parse_at(at or ()), background, pixel_size)
+
+
+def _say(line: str) -> None:
+    console.print(escape(line), soft_wrap=True)
 
 
 @contextlib.contextmanager

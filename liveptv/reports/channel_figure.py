@@ -18,7 +18,10 @@ from tracking.physics.channel.parameters import VELOCITY
 FloatArray = npt.NDArray[np.float64]
 
 POINTS = 81  # of a drawn profile
-MIDDLE = 0.5  # part of the section across the profile from which its trajectories are
+BESIDE, ABOVE = (
+    0.5,
+    0.25,
+)  # parts of the range in y, and of the depth, from which a profile's trajectories are
 BANDS = 2.0  # standard errors
 LEAST_RANGE = 0.01  # of the colours of the map, a part of the maximum velocity
 
@@ -34,7 +37,7 @@ def channel_figure(fit: ChannelFit) -> Figure:
 
     heights = np.linspace(0.0, depth, POINTS)
     where = float(np.median(y))  # the image may show a part of the width only
-    near = np.abs(y - where) <= MIDDLE * max(float(np.ptp(y)), 1e-9) / 2.0
+    near = np.abs(y - where) <= BESIDE * max(float(np.ptp(y)), 1e-9) / 2.0
     value, error = velocity_over_section(fit, np.full(POINTS, where), heights)
     over_z.plot(velocity[near], z[near], ".", ms=3, color=QUIET, alpha=0.4, label="trajectories near there")
     over_z.fill_betweenx(heights, value - BANDS * error, value + BANDS * error, color=ONE, alpha=0.35, lw=0)
@@ -43,7 +46,7 @@ def channel_figure(fit: ChannelFit) -> Figure:
     over_z.set_xlim(_limits(velocity[near], value))
 
     across = np.linspace(-width / 2.0, width / 2.0, POINTS)
-    near = np.abs(z - depth / 2.0) <= MIDDLE * depth / 2.0
+    near = np.abs(z - depth / 2.0) <= ABOVE * depth / 2.0
     value, error = velocity_over_section(fit, across, np.full(POINTS, depth / 2.0))
     over_y.plot(y[near], velocity[near], ".", ms=3, color=QUIET, alpha=0.4)
     over_y.fill_between(across, value - BANDS * error, value + BANDS * error, color=ONE, alpha=0.35, lw=0)

@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from liveptv.files import RunFiles
-from liveptv.flow.channel_flow import FlowResult, flow_in
-from liveptv.flow.run_settings import channel_of
-from liveptv.flow.words import in_words as flow_in_words
+from liveptv.flow_fit.channel_flow import FlowResult, flow_in
+from liveptv.flow_fit.run_settings import channel_of
+from liveptv.flow_fit.words import in_words as flow_in_words
 from liveptv.reports.channel_figure import channel_figure
 from liveptv.reports.diffusion_figure import diffusion_figure
 from liveptv.reports.diffusion_results import DiffusionFindings, diffusion_findings
@@ -133,7 +133,7 @@ def _figures(
         "errors": "" if errors is None else _errors_in_words(errors),
         "diffusion": "Left: D in bins, with standard errors. Right: D of single tracks of ten displacements and "
         "more; each of them is uncertain by itself.",
-        "flow": "The fit, two standard errors, and trajectories within half of the range across it. Right: mean "
+        "flow": "The fit, two standard errors, and trajectories near to where it is drawn. Right: mean "
         "differences in cells of the section; framed: one of a hundred maps has such a cell by chance; hatched: no "
         "data.",
         "neighbours": "The same errors over the position of the nearest neighbour in the image; hatched: no data.",

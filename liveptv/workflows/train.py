@@ -92,8 +92,6 @@ def recipe_for(
     from calibration.training.material import from_calibration, from_optics
     from liveptv.session.provenance import sha256
 
-    if sum(each is not None for each in (calibration, optics, pipeline)) != 1:
-        raise ConfigurationError("give either a calibration, --optics or --images to train on")
     if pipeline is not None:
         from calibration.pipelines.material import from_pipeline
 

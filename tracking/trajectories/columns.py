@@ -70,6 +70,13 @@ class Trajectories:
         }
         return own | self.property_columns()
 
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """A column by its name, also one of a property of the particles."""
+        found: npt.NDArray[Any] = (
+            getattr(self, name) if name in COLUMN_NAMES else self.property_columns()[name]
+        )
+        return found
+
     def property_columns(self) -> dict[str, FloatArray]:
         """Properties of the particles with their standard errors, then those by each row's own detection."""
         return self.properties.columns() | self.detected.columns(OF_DETECTION)

@@ -1,6 +1,6 @@
 import { fitted, theme, tickText } from "./colours.js";
 
-const LEFT = 44, BOTTOM = 34, TOP = 6, RIGHT = 86, LEAST = 0.01; // px; least range of the colours, a part of the maximum velocity
+const LEFT = 44, BOTTOM = 34, TOP = 6, RIGHT = 98, LEAST = 0.01; // px; least range of the colours, a part of the maximum velocity
 
 // Blue where the trajectories are slower than the fit, red where they are faster; grey between.
 function colour(part) {

@@ -13,8 +13,9 @@ from stream.messages import FrameInfo, Tracks
 from tracking.physics.channel.fit import ChannelFit
 from tracking.physics.channel.parameters import VELOCITY, Prior
 from tracking.physics.live.channel import Batch, LiveChannel, moves
-from tracking.physics.live.findings import FlowFindings, Number, findings_of
+from tracking.physics.live.findings import FlowFindings, Number
 from tracking.physics.live.running_diffusion import RunningDiffusion
+from tracking.physics.live.telling import findings_of
 from tracking.physics.sections.shapes import Section
 
 PERIOD_S = 1.0

@@ -35,7 +35,7 @@ class PumpHistory:
         if not self._changes or not _same(flow_ul_s, self.now_ul_s, 0.0):
             self._changes.append((time_s, flow_ul_s))
         self.now_ul_s = flow_ul_s
-        if first or _same(flow_ul_s, self.reference_ul_s, ANOTHER_FLOW):
+        if first or not is_another_flow(flow_ul_s, self.reference_ul_s):
             if first:
                 self.reference_ul_s = flow_ul_s
             return False
@@ -74,6 +74,11 @@ class PumpHistory:
     def _over_reference(self, flow_ul_s: float) -> float:
         factor = flow_ul_s / self.reference_ul_s if self.reference_ul_s else math.nan
         return factor if math.isfinite(factor) else 1.0
+
+
+def is_another_flow(flow_ul_s: float, other_ul_s: float) -> bool:
+    """Whether two set-points are of different flows; one that is not known differs from one that is."""
+    return not _same(flow_ul_s, other_ul_s, ANOTHER_FLOW)
 
 
 def _same(flow_ul_s: float, other_ul_s: float, part: float) -> bool:
