@@ -70,7 +70,8 @@ class DeepTrack1:
         wanted = self._dense[0][0].shape[0]
         if left * left * self._convolutions[-1][1].size != wanted:
             raise ConfigurationError(
-                f"the layers of {path} do not follow from one another: {wanted} values of images of {self.side_px} px"
+                f"the layers of {path} do not follow from one another: {wanted} values of images of "
+                f"{self.side_px} px"
             )
 
     def __call__(self, images: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
@@ -113,7 +114,7 @@ def _side(file: h5py.File) -> int:
 
 
 def _layers(group: h5py.Group, name: str, ndim: int) -> list[tuple[FloatArray, FloatArray]]:
-    found = []
+    found: list[tuple[FloatArray, FloatArray]] = []
     while len(found) < MOST_LAYERS and f"{name}_{len(found) + 1}" in group:
         found.append(_layer(group, f"{name}_{len(found) + 1}", ndim))
     if not found:

@@ -108,7 +108,7 @@ def _image(model: FitModel, depth_um: float) -> FloatArray:
     box[TOP], box[BOTTOM], box[LEFT], box[RIGHT] = 0, 2 * half + 1, 0, 2 * half + 1
     out = np.zeros((4, 2 * half + 1, 2 * half + 1), np.float32)
     draw(np.array([half, half, depth_um, 1.0]), box, model.for_kernels(), False, out)
-    return out[0].astype(np.float64)
+    return np.asarray(out[0], np.float64)
 
 
 def _flattened(image: FloatArray) -> FloatArray:

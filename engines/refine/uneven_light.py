@@ -67,10 +67,12 @@ def _fitted(sample: FloatArray, u: FloatArray, v: FloatArray, bends: bool) -> Fl
     terms = _terms(np.tile(u, len(v)), np.repeat(v, len(u)), bends)
     values = sample.ravel()
     weight = np.ones_like(values)
-    factors = np.zeros(terms.shape[1])
+    factors: FloatArray = np.zeros(terms.shape[1])
     for _ in range(ROUNDS):
         weighed = terms * weight[:, None]
-        factors = np.linalg.lstsq(weighed.T @ terms, weighed.T @ values, rcond=None)[0]
+        factors = np.asarray(
+            np.linalg.lstsq(weighed.T @ terms, weighed.T @ values, rcond=None)[0], np.float64
+        )
         off = values - terms @ factors
         reach = BIWEIGHT * SCATTER_OF_MAD * float(np.median(np.abs(off - np.median(off))))
         if not reach > 0:
