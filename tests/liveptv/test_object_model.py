@@ -86,6 +86,6 @@ def test_objects_that_change_with_two_numbers_are_for_a_network(pipeline: Path, 
     from liveptv.workflows.object_model import make_object_model
     from liveptv.workflows.train import PipelineOf
 
-    with pytest.raises(ConfigurationError, match="more than one number.*train a network"):
+    with pytest.raises(ConfigurationError, match=r"more than one number.*train a network"):
         make_object_model(tmp_path / "objects.h5", PipelineOf(pipeline, "other_ones"))
     assert not (tmp_path / "objects.h5").exists()
