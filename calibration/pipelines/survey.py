@@ -328,7 +328,9 @@ def _reach(
     profile = np.sqrt(np.bincount(radius[used], square[used], LARGEST_REACH_PX + 1) / np.maximum(weight, 1))
     profile -= np.median(profile[LARGEST_REACH_PX // 2 :])
     top = int(np.argmax(profile[: LARGEST_REACH_PX // 2]))
-    below = np.flatnonzero(profile[top:] <= PART_OF_PEAK * profile[top])  # beyond, uneven light may be as strong
+    below = np.flatnonzero(
+        profile[top:] <= PART_OF_PEAK * profile[top]
+    )  # beyond, uneven light may be as strong
     reach = min(max(top + int(below[0]) - 1 if below.size else LARGEST_REACH_PX, 2), LARGEST_REACH_PX)
     near = used & (radius <= reach)
     return reach, math.copysign(1.0, float(total[near].sum()))
