@@ -54,7 +54,7 @@ def test_a_neighbour_is_left_out_and_does_not_move_the_centre():
     neighbour = spot(9.0, 3.0, side=31, peak=0.4) - LIGHT
     crowded = spot(0.3, -0.2, side=31) + neighbour
     alone = spot(0.1, 0.4, side=31)
-    assert centre(crowded, alone)[0] == pytest.approx((0.3, -0.2), abs=0.06)
+    assert centre(crowded, alone)[0] == pytest.approx((0.3, -0.2), abs=0.1)
     with_one, _ = free([Crop(crowded, "the crop"), Crop(alone, "the other")])
     half = with_one.image.shape[0] // 2
     assert np.abs(with_one.image[:, half + 7 :]).max(initial=0.0) < 0.05 * with_one.peak
@@ -116,8 +116,8 @@ def test_crops_without_an_object_are_refused():
 
 
 def test_an_object_that_is_cut_off_is_refused():
-    with pytest.raises(CutOffError, match="reaches the edge of its 13 x 13 pixels"):
-        free([Crop(spot(0, 0, side=13, width=5.0), "the crop")])
+    with pytest.raises(CutOffError, match="reaches the edge of its 21 x 21 pixels"):
+        free([Crop(spot(0, 0, side=21, long=50.0), "the crop")])
 
 
 def test_crops_without_light_are_refused():
