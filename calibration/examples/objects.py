@@ -46,7 +46,7 @@ CENTRAL_PART = 0.2
 FIRST_ROUNDS, ROUNDS = 2, 6
 SIZES_PX = (17, 21, 25, 35, 49, 69, 97, 137, 193)
 """Sides of crops that are tried in turn around a place, until the object fits."""
-NEIGHBOURS_PART = 0.1
+NEIGHBOURS_PART = 0.25
 """Rise of the contrast around an object, over its own, from which there are neighbours on all sides."""
 OTHERS_SDS, OTHERS_PART = 5.0, 0.12
 """Difference of a pixel of a symmetric object from its partner, in standard deviations of the smoothed noise and
@@ -284,7 +284,10 @@ def _outline(
     paired = np.minimum(seen, turned(seen, centre))
     tried = [paired] if is_symmetric else [seen, paired]
     if is_crowded:
-        tried = [np.where(distance <= _first_gap(seen, distance), paired, 0.0)]
+        gap_px = _first_gap(seen, distance)
+        if math.isinf(gap_px):
+            raise CutOffError(_cut_off(crop))
+        tried = [np.where(distance <= gap_px, paired, 0.0)]
     for strength in tried:
         part = _part_at(strength > level, strength, distance)
         wide = ndimage.binary_dilation(part, iterations=BEYOND_PX)

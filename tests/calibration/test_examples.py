@@ -116,8 +116,8 @@ def test_crops_without_an_object_are_refused():
 
 
 def test_an_object_that_is_cut_off_is_refused():
-    with pytest.raises(CutOffError, match="reaches the edge of its 21 x 21 pixels"):
-        free([Crop(spot(0, 0, side=21, long=50.0), "the crop")])
+    with pytest.raises(CutOffError, match="reaches the edge of its 13 x 13 pixels"):
+        free([Crop(spot(0, 0, side=13, width=5.0), "the crop")])
 
 
 def test_crops_without_light_are_refused():
