@@ -26,6 +26,8 @@ from liveptv.config import load_experiment
 from liveptv.workflows.demo import make_width_curve
 from tracking.analysis.velocity import velocity_profile
 from tracking.control.controllers.sufficiency import profile_error_um_s
+from tracking.physics.sections.choice import profile_of
+from tracking.physics.sections.shapes import Rectangle
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "liveptv"))
 from rehearsal import Rehearsal
@@ -89,6 +91,50 @@ def flow(home: Path, seed: int) -> dict[str, Any]:
         "largest_deviation_from_10_s_on": round(float(np.abs(velocity[held] / 150 - 1).max()), 4),
         "settled_after_disturbance_s": round(settled_s(time_s, velocity, 150, changed_s, time_s[-1]), 2),
     }
+
+
+def shear(home: Path, seed: int, of: str = "mean") -> dict[str, Any]:
+    """As `flow`, for the shear stress at the wall; `true_` columns are of the flow that the pump really has."""
+    low, high = 0.0012, 0.0024
+    more = (
+        f"controller.hold_shear.of={of}",
+        f"protocol.steps=[{{target={low},seconds=15}},{{target={high},seconds=40}}]",
+        "microscope.properties={'Pump.Lag_s'=0.3}",
+    )
+    with rehearsal("hold_shear.toml", config_path(), home, {"Seed": seed}, *more) as one:
+        liquid = profile_of(Rectangle(1000.0, 300.0))
+        wall = liquid.wall()
+        rate = (
+            wall.shear_per_um.max()
+            if of == "maximum"
+            else np.average(wall.shear_per_um, weights=wall.length_um)
+        )
+        history, doubled_s, changed_s = [], np.nan, np.nan
+        while not one.stopped:
+            one.step()
+            now_s, measured = one.stream.now_s(), one.controller.measured()
+            if np.isnan(doubled_s) and measured["target_pa"] == high:
+                doubled_s = now_s
+            if np.isnan(changed_s) and now_s > doubled_s + 20:
+                one.microscope.set_property("Pump", "Gain", 0.7)
+                changed_s = now_s
+            true = float(one.microscope.core.getProperty("Pump", "ActualFlow_uL_s")) * 1e9 / 3e5 * rate * 1e-3
+            history.append((now_s, measured["wall_shear_pa"], true))
+        fits = [
+            entry["mean_shear_pa" if of == "mean" else "max_shear_pa"] for entry in one.record.of_kind("flow")
+        ]
+    time_s, shown, true = np.array(history).T
+    held = (time_s > doubled_s + 10) & (time_s < changed_s)
+    row: dict[str, Any] = {"case": f"shear, {of}", "seed": seed, "fits": len(fits), "last_fit": fits[-1]}
+    for name, values in (("", shown), ("true_", true)):
+        row |= {
+            f"{name}settled_after_step_s": round(settled_s(time_s, values, high, doubled_s, changed_s), 2),
+            f"{name}largest_deviation_from_10_s_on": round(float(np.abs(values[held] / high - 1).max()), 4),
+            f"{name}settled_after_disturbance_s": round(
+                settled_s(time_s, values, high, changed_s, time_s[-1]), 2
+            ),
+        }
+    return row | {"true_mean_off": round(float(true[held].mean() / high - 1), 4)}
 
 
 def focus(home: Path, seed: int, reference: str) -> dict[str, Any]:
@@ -225,10 +271,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--height", type=int, default=720, help="rows of the picture of the 21 slices")
-    parser.add_argument("--only", nargs="+", choices=("flow", "focus", "pulses", "slices"))
+    parser.add_argument("--only", nargs="+", choices=("flow", "shear", "focus", "pulses", "slices"))
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     options = parser.parse_args()
-    wanted = options.only or ("flow", "focus", "pulses", "slices")
+    wanted = options.only or ("flow", "shear", "focus", "pulses", "slices")
     print(device())
     rows: list[dict[str, Any]] = []
 
@@ -243,6 +289,8 @@ def main() -> None:
         for seed in range(1, options.seeds + 1):
             if "flow" in wanted:
                 add(flow(home, seed))
+            if "shear" in wanted:
+                add(shear(home, seed))
             if "focus" in wanted:
                 add(*(focus(home, seed, reference) for reference in ("tracks", "wall")))
             if "pulses" in wanted:

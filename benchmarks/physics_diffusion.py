@@ -136,8 +136,8 @@ def real(path: Path, pylake: list[float]) -> list[dict[str, Any]]:
 
 def live() -> list[dict[str, Any]]:
     """Processor time of the live estimate a second of run: 2,000 tracks in every frame, 60 frames/s."""
-    from liveptv.monitor.running_diffusion import LOOKS, PERIOD_S, RunningDiffusion
     from stream.messages import FrameInfo, Tracks
+    from tracking.physics.live.running_diffusion import LOOKS, PERIOD_S, RunningDiffusion
 
     rng = np.random.default_rng(1)
     tracks, frames, rate = 2000, 600, 60.0

@@ -13,7 +13,7 @@ from stream.errors import ConfigurationError, OutputError
 from stream.writer_lock import RUN, WRITER, Claim, holder_of
 
 FINISHING_S = 2.0  # s a writer may take to release its finished file; longer only delays an error message
-FIGURES = ("frame", "trajectories", "profile", "field", "errors", "neighbours", "diffusion")
+FIGURES = ("frame", "trajectories", "profile", "flow", "field", "errors", "neighbours", "diffusion")
 
 
 def refuse_to_replace(output: Path, *inputs: Path | None) -> None:

@@ -24,6 +24,32 @@ ANGLES = ("_rad", "_deg")
 """Endings of the names of angles, which wrap around and change as a particle turns: they have no mean."""
 
 
+UNITS = {
+    "um": "um", "nm": "nm", "um2": "um^2", "um3": "um^3", "rad": "rad", "deg": "deg", "px": "px", "s": "s",
+    "pg": "pg",
+}  # fmt: skip
+"""Units by the end of a name. The names of other properties carry none: numbers, or in a unit of their own."""
+
+
+def unit_of(column: str) -> str:
+    """The unit of a property's column, by its name; "1" where that says none."""
+    return UNITS.get(column.rpartition("_")[2], "1")
+
+
+def property_names_among(columns: Iterable[str], taken: Iterable[str] = ()) -> tuple[str, ...]:
+    """The names of properties by the columns of a table: those that have a standard error and are not `taken`."""
+    there = list(columns)
+    names = [
+        name
+        for name in there
+        if SIGMA + name in there
+        and NAME.fullmatch(name)
+        and not name.startswith((SIGMA, OF_DETECTION))
+        and name not in taken
+    ]
+    return tuple(names[:MOST_PROPERTIES])
+
+
 def check_names(names: Sequence[str], taken: Iterable[str] = ()) -> None:
     """Raise `ValueError` unless the names can be columns beside those that are `taken`."""
     if len(names) > MOST_PROPERTIES:
@@ -93,6 +119,8 @@ class Properties:
 
     def of(self, particles: Any) -> Self:
         """The properties of some of the particles: of an index array, a mask or a slice of them."""
+        if not self.names:
+            return self
         return type(self)(self.names, self.values[:, particles], self.errors[:, particles])
 
     def __len__(self) -> int:
@@ -121,6 +149,15 @@ class Properties:
 
 NO_PROPERTIES = Properties((), np.empty((0, 0)), np.empty((0, 0)))
 """Nothing is known beside place, brightness and class, of any number of particles."""
+
+
+def joined(tables: Sequence[Properties]) -> Properties:
+    """Tables of the same names one behind the other (at least one)."""
+    return Properties(
+        tables[0].names,
+        np.concatenate([table.values for table in tables], axis=1),
+        np.concatenate([table.errors for table in tables], axis=1),
+    )
 
 
 def property_columns(names: Sequence[str], prefixes: Sequence[str] = ("",)) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntFlag
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +82,11 @@ class ParticleTable:
         for prefix, properties in zip(self.PREFIXES, self.measured(), strict=True):
             found |= properties.columns(prefix)
         return found
+
+    def of(self, particles: Any) -> Self:
+        """Some of the particles: those of an index array, a mask or a slice, with all that is known of them."""
+        some = (properties.of(particles) for properties in self.measured())
+        return type(self)(self.info, np.ascontiguousarray(self.table[:, particles]), *some)  # type: ignore[call-arg]
 
     @classmethod
     def with_rows(cls, info: FrameInfo, rows: FloatArray, names: Sequence[str]) -> Self:

@@ -18,7 +18,7 @@ SMOOTHED_PX = 3
 
 def contrast_of(image: FloatArray, normalisation: Normalisation, sign: float) -> Float32Array:
     """The contrast (H, W) of an image: to its median, in units of that or of its noise."""
-    background = float(np.median(image))
+    background = background_of(image)
     scale = background
     if normalisation == "noise":
         least = LEAST_NOISE_OF_RANGE * float(np.ptp(image))
@@ -26,13 +26,26 @@ def contrast_of(image: FloatArray, normalisation: Normalisation, sign: float) ->
     return ((image - background) * (sign / scale)).astype(np.float32)
 
 
+def background_of(image: FloatArray) -> float:
+    """The median of an image; of whole numbers, such as few photons, between two of them as their counts say.
+
+    As `engines.network.preparation` has it for the camera's images.
+    """
+    middle = float(np.median(image))
+    if not (np.rint(image) == image).all():
+        return middle
+    below, at = float((image < middle).mean()), float((image == middle).mean())
+    return middle if at == 0 else middle - 0.5 + (0.5 - below) / at
+
+
 def peaks_of(contrast: Float32Array, x_px: FloatArray, y_px: FloatArray, reach_px: int) -> FloatArray:
     """The largest contrast (N,), without its sign, within `reach_px` of places; 3 x 3 pixels are averaged."""
     smooth = np.abs(uniform_filter(contrast, SMOOTHED_PX, mode="nearest"))
     height, width = smooth.shape
     peaks = np.empty(x_px.size)
-    for n, (x, y) in enumerate(zip(np.rint(x_px).astype(int), np.rint(y_px).astype(int), strict=True)):
-        y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
+    columns = np.clip(np.rint(x_px).astype(int), 0, width - 1)
+    rows = np.clip(np.rint(y_px).astype(int), 0, height - 1)
+    for n, (x, y) in enumerate(zip(columns.tolist(), rows.tolist(), strict=True)):
         part = smooth[
             max(y - reach_px, 0) : y + reach_px + 1,
             max(x - reach_px, 0) : x + reach_px + 1,

@@ -21,7 +21,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 class Followed(NamedTuple):
-    """Places (N, 2) as row and column in the image, and (N, 2, 2) how they move with those seen by the microscope."""
+    """Places (N, 2), row and column in the image, and (N, 2, 2) how they move with those seen by the microscope."""
 
     place_px: FloatArray
     by_seen: FloatArray
@@ -37,12 +37,12 @@ def array_of(value: Any) -> npt.NDArray[Any]:
 
 def own_coordinates(shape: tuple[int, ...]) -> FloatArray:
     """Row and column (H, W, 2) of each pixel of an image (H, W)."""
-    return np.stack(np.indices(shape[:2]).astype(np.float64), axis=-1)
+    return np.moveaxis(np.indices(shape[:2]).astype(np.float64), 0, -1)
 
 
 def random_state() -> tuple[Any, Any]:
     """The state of the global random numbers that pipelines draw."""
-    return random.getstate(), np.random.get_state()
+    return random.getstate(), np.random.get_state()  # noqa: NPY002
 
 
 @contextmanager
@@ -50,12 +50,12 @@ def random_numbers_from(state: tuple[Any, Any]) -> Iterator[None]:
     """Draw global random numbers from a state on, and leave them as they were before."""
     ours, numpys = random_state()
     random.setstate(state[0])
-    np.random.set_state(state[1])
+    np.random.set_state(state[1])  # noqa: NPY002
     try:
         yield
     finally:
         random.setstate(ours)
-        np.random.set_state(numpys)
+        np.random.set_state(numpys)  # noqa: NPY002
 
 
 def moved(

@@ -1,7 +1,7 @@
 """Truth of an image: what the microscope saw, as objects with places, classes and properties.
 
-A scatterer has its position as (row, column) or (row, column, z) in pixels. Several scatterers at exactly one place,
-such as the core and the shell of a cell, are one object: that of the first, with the properties of all.
+A scatterer has its position as (row, column) or (row, column, z) in pixels. Several scatterers at exactly one
+place, such as the core and the shell of a cell, are one object: that of the first, with the properties of all.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class Term(NamedTuple):
         """The term that a user has named: `radius`, `radius[1]`, `refractive_index_imag`."""
         match = TERM.fullmatch(text.strip())
         if match is None:
-            raise PipelineError(f"--learn {text!r}: name properties of the pipeline's objects, such as radius")
+            raise PipelineError(
+                f"--learn {text!r}: name properties of the pipeline's objects, such as radius"
+            )
         part = match["part"]
         return cls(match["key"], None if part is None else int(part), match["imaginary"] is not None)
 
@@ -61,7 +63,9 @@ class Term(NamedTuple):
     @property
     def words(self) -> str:
         """As a user writes it."""
-        return self.key + ("_imag" if self.imaginary else "") + ("" if self.part is None else f"[{self.part}]")
+        return (
+            self.key + ("_imag" if self.imaginary else "") + ("" if self.part is None else f"[{self.part}]")
+        )
 
 
 def unit_of(scatterer: Any, key: str) -> str:

@@ -154,5 +154,7 @@ def _periods(path: Path, module: ModuleType) -> dict[str, float]:
 def _normalise(path: Path, module: ModuleType) -> str | None:
     value = vars(module).get(NORMALISE)
     if value is not None and value not in NORMALISATIONS:
-        raise PipelineError(f"{NORMALISE} in {path} must be one of {', '.join(NORMALISATIONS)}, not {value!r}")
+        raise PipelineError(
+            f"{NORMALISE} in {path} must be one of {', '.join(NORMALISATIONS)}, not {value!r}"
+        )
     return value

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from calibration.pipelines.image_model import image_model
 from calibration.pipelines.loading import load_pipeline
 from calibration.pipelines.recording import Recorder
 from calibration.pipelines.source import PipelineSource
 from calibration.pipelines.survey import Units, survey
 from calibration.training.material import Material
+from engines.refine import psf_text
+
+log = logging.getLogger(__name__)
 
 GATE_PX = 5.0
 """px within which a detection counts as right, 5 times the error of a poor one."""
@@ -25,11 +30,23 @@ def from_pipeline(
 
     Raises `PipelineError` for a pipeline that cannot be used.
     """
-    units = survey(Recorder(load_pipeline(path, name)), learn, pixel_size_um)
-    return units, partial(_material, path, name, units)
+    recorder = Recorder(load_pipeline(path, name))
+    units = survey(recorder, learn, pixel_size_um)
+    found = image_model(recorder, units)
+    if found.model is None:
+        log.info("no fit after the network for %s: %s", path, found.reason)
+        return units, partial(_material, path, name, units, "")
+    quantity = found.model.quantity
+    log.info(
+        "fit after the network: images change with %s, %.1f %% of them is not explained (%d objects)",
+        "depth" if quantity is None else quantity.name,
+        100 * found.misfit,
+        found.objects,
+    )
+    return units, partial(_material, path, name, units, psf_text.pack(found.model))
 
 
-def _material(path: Path, name: str, units: Units) -> Material:
+def _material(path: Path, name: str, units: Units, particle: str) -> Material:
     recorder = Recorder(load_pipeline(path, name))
     pixel = units.pixel_size_um
     return Material(
@@ -42,7 +59,7 @@ def _material(path: Path, name: str, units: Units) -> Material:
         noise_contrast=units.noise_contrast,
         peak_contrast=units.peak_contrast,
         made_from=f"pipeline {path.name}" + (f":{name}" if name else ""),
-        particle=None,
+        particle=psf_text.unpack(particle, path.name) if particle else None,
         knee=units.knee,
         kinds=len(units.kind_names),
         kind_names=units.kind_names,

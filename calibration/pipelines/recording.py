@@ -1,8 +1,8 @@
 """Draws images with a DeepTrack pipeline and notes what its microscopes saw.
 
-DeepTrack 2 gives the image as a plain array, without what is in it. Three places of its features are noted instead:
-each scatterer says which feature it is of, each microscope what it images and at which scale, and each feature after
-the microscope how it moves pixels (`following`). The features themselves work as ever.
+DeepTrack 2 gives the image as a plain array, without what is in it. Notes are taken at three places instead: each
+scatterer says which feature it is of, each microscope what it images and at which scale, and each feature after the
+microscope how it moves pixels (`following`). The features themselves work as ever.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -54,6 +55,12 @@ class Drawn:
     views: list[Any] = field(default_factory=list)
 
 
+class Symmetry(Enum):
+    """How images may be turned and mirrored without becoming others than the optics would make."""
+
+    NONE, MIRRORS, ALL = range(3)
+
+
 class Recorder:
     """A pipeline with notes; not for several threads at once, as DeepTrack draws with global random numbers.
 
@@ -84,9 +91,7 @@ class Recorder:
             self._note(microscope)
         before = {id(node) for each in self.microscopes for node in each.recurse_dependencies()}
         self.later = self._after_microscopes(before)
-        self.is_separable = not any(
-            id(node) in before for each in self.later for node in each.properties.recurse_dependencies()
-        )
+        self.is_separable = not any(self._depends_on(each.properties, before) for each in self.later)
         for each in self.later:
             self._watch(each)
 
@@ -106,8 +111,8 @@ class Recorder:
             views = [microscope() for microscope in self.microscopes]
         if not self._pixels:
             raise PipelineError(
-                f"{self._place} made an image of nothing: its microscope was given no scatterer (this version reads "
-                "those of deeptrack 2.0)"
+                f"{self._place} made an image of nothing: its microscope was given no scatterer (only those "
+                "of deeptrack 2.0 are read)"
             )
         drawn = self._drawn(answer, list(self._seen.values()), self._pixels[0])
         drawn.views = views
@@ -133,7 +138,7 @@ class Recorder:
         """Seed, and tell where in the user's file it failed."""
         self._coordinates = {}
         random.seed(seed)
-        np.random.seed(seed % 2**32)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # DeepTrack's and numpy's, once for each image
@@ -141,7 +146,9 @@ class Recorder:
         except (KeyboardInterrupt, PipelineError):
             raise
         except BaseException as error:  # a user's code may raise anything, or call sys.exit
-            raise PipelineError(f"{self._place} failed: {where_it_failed(error, self.loaded.path)}") from error
+            raise PipelineError(
+                f"{self._place} failed: {where_it_failed(error, self.loaded.path)}"
+            ) from error
 
     def _drawn(self, answer: Any, seen: list[Seen], pixels: tuple[float, float]) -> Drawn:
         image, array = self._image_of(answer)
@@ -177,6 +184,31 @@ class Recorder:
             for node in self.loaded.feature.recurse_dependencies()
             if isinstance(node, Feature) and id(node) not in seen_by_them
         ]
+
+    def _depends_on(self, node: Any, before: set[int]) -> bool:
+        """Whether a node depends on what microscopes depend on, in another way than through their images."""
+        images, stack, known = {id(each) for each in self.microscopes}, [node], set()
+        while stack:
+            each = stack.pop()
+            if id(each) in known or id(each) in images:
+                continue
+            if id(each) in before:
+                return True
+            known.add(id(each))
+            stack.extend(each.dependencies)
+        return False
+
+    @property
+    def symmetry(self) -> Symmetry:
+        """What the optics make of a turned or mirrored sample: a turned or mirrored image, where nothing is odd."""
+        from deeptrack.optical.scatterers import FieldScatterer
+
+        optics = [each._objective for each in self.microscopes]
+        if any(_is_given(each, "pupil") or _is_given(each, "illumination") for each in optics):
+            return Symmetry.NONE
+        # the fields of Mie scatterers are those of linearly polarised light
+        polarised = any(isinstance(each, FieldScatterer) for each in self.scatterers)
+        return Symmetry.MIRRORS if polarised else Symmetry.ALL
 
     def _tag(self, scatterer: Any, number: int) -> None:
         wrap = scatterer._wrap_output
@@ -220,7 +252,9 @@ class Recorder:
         def watched(inputs: list[Any], **properties: Any) -> Any:
             state = random_state()
             outputs = work(inputs, **properties)
-            for before, after in zip(inputs, outputs if isinstance(outputs, list) else [outputs], strict=False):
+            for before, after in zip(
+                inputs, outputs if isinstance(outputs, list) else [outputs], strict=False
+            ):
                 self._track(feature, partial(work, **properties), state, before, after)
             return outputs
 
@@ -243,8 +277,13 @@ class Recorder:
         self._coordinates[id(then)] = (then, coordinates)
 
 
+def _is_given(optics: Any, name: str) -> bool:
+    """Whether optics have a pupil or an illumination that is not DeepTrack's own."""
+    from deeptrack.features import DummyFeature
+
+    return not isinstance(getattr(optics, name, None), DummyFeature)
+
+
 def random_seed(rng: np.random.Generator) -> int:
     """A seed for `Recorder.draw`."""
     return int(rng.integers(2**31))
-
-

@@ -18,19 +18,18 @@ from calibration.errors import CalibrationError
 from calibration.matching import nearest_neighbour
 from calibration.pipelines.contrast import contrast_of, peaks_of
 from calibration.pipelines.labels import objects_of
-from calibration.pipelines.recording import Drawn, Recorder, random_seed
+from calibration.pipelines.recording import Drawn, Recorder, Symmetry, random_seed
 from calibration.pipelines.survey import Units
 from calibration.synthesis.scene import Particles, Scene
 from engines.network.model_card import Polarity
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
-FIRST = 64
-"""Images in the store before the first step."""
-MOST_PIXELS = 1 << 26
-"""Pixels in the store, 256 MB of them; images of 64 px are 16,000, of 512 px 256."""
-FRESH, AGAIN = 2, 8
-"""Images that are drawn, and drawn again behind the microscope, for each batch."""
+MOST_PIXELS = 1 << 23
+"""Pixels in the store, 12 bytes each and as many for each further wavelength: 2,048 images of 64 px, 128 of 256."""
+NOTHING = np.empty((0, 0))
+AGAIN = 4
+"""Crops for each of which an image is drawn again behind the microscope, a few ms."""
 
 
 class Tile(NamedTuple):
@@ -44,6 +43,11 @@ class Tile(NamedTuple):
     kind: npt.NDArray[np.int64]
     values: FloatArray
 
+    def where(self, chosen: npt.NDArray[np.bool_]) -> Tile:
+        """The same image with the objects that `chosen` (N,) marks."""
+        _, *columns = self
+        return Tile(self.contrast, *(column[chosen] for column in columns))  # type: ignore[arg-type]
+
 
 class PipelineSource:
     """Images of a pipeline, as `calibration.synthesis.Source`; unlike others it keeps a store, so no two threads.
@@ -51,13 +55,13 @@ class PipelineSource:
     With `keeps` the store lasts from call to call; without, each call draws all of its images.
     """
 
-    def __init__(self, recorder: Recorder, units: Units, *, keeps: bool = True, first: int = FIRST) -> None:
-        self._recorder, self._units, self._keeps, self._first = recorder, units, keeps, first
+    def __init__(self, recorder: Recorder, units: Units, *, keeps: bool = True) -> None:
+        self._recorder, self._units, self._keeps = recorder, units, keeps
         self._drawn: list[Drawn] = []
         self._tiles: list[Tile] = []
-        self._oldest = 0
+        self._oldest, self._owed = 0, 0.0
         height, width = units.shape
-        self._most = max(first, MOST_PIXELS // (height * width))
+        self._most = max(units.first, MOST_PIXELS // (height * width))
 
     @property
     def pixel_size_um(self) -> float:
@@ -85,27 +89,33 @@ class PipelineSource:
             raise CalibrationError(f"images of a pipeline are float32, not {np.dtype(dtype)}")
         if not self._keeps:
             self._drawn, self._tiles, self._oldest = [], [], 0
-        self._refresh(rng)
+        self._refresh(rng, count)
         images = np.empty((count, *shape), np.float32)
         parts: list[tuple[int, Tile]] = []
         for number, image in enumerate(images):
             parts += [(number, tile) for tile in self._lay(rng, image)]
         return _scene(images, parts, self.pixel_size_um)
 
-    def _refresh(self, rng: np.random.Generator) -> None:
+    def _refresh(self, rng: np.random.Generator, crops: int) -> None:
+        """Bring the store up to date for so many crops."""
         if not self._drawn:
-            for _ in range(self._first):
+            for _ in range(self._units.first):
                 self._add(self._recorder.draw(random_seed(rng)))
             return
-        for _ in range(FRESH):
+        self._owed += crops / self._units.every
+        while self._owed >= 1:
+            self._owed -= 1
             self._add(self._recorder.draw(random_seed(rng)))
         if not self._recorder.is_separable:
             return
-        for place in rng.integers(len(self._drawn), size=AGAIN).tolist():
+        for place in rng.integers(len(self._drawn), size=max(1, crops // AGAIN)).tolist():
             self._tiles[place] = self._tile(self._recorder.draw_again(self._drawn[place], random_seed(rng)))
 
     def _add(self, drawn: Drawn) -> None:
         tile = self._tile(drawn)
+        drawn.image = NOTHING  # the tile has it
+        if not self._recorder.is_separable:
+            drawn.views = []
         if len(self._drawn) < self._most:
             self._drawn.append(drawn)
             self._tiles.append(tile)
@@ -121,8 +131,18 @@ class PipelineSource:
         brightness = peaks_of(contrast, found.x_px, found.y_px, units.reach_px) / units.peak_contrast
         kind = np.array([max(units.sources[number], 0) for number in found.source], np.int64)
         z_um = found.z_um if units.depth else np.zeros_like(found.z_um)
-        columns = (found.x_px, found.y_px, z_um, brightness, kind, found.values * np.array(units.factors))
-        return Tile(contrast, *(column[counted] for column in columns))
+        values = found.values * np.array(units.factors)
+        tile = Tile(contrast, found.x_px, found.y_px, z_um, brightness, kind, values)
+        return tile.where(counted)
+
+    def _turned(self, rng: np.random.Generator, tile: Tile) -> Tile:
+        """The image as the optics would make it of a turned or mirrored sample."""
+        mirror, upside_down, transpose = (rng.random(3) < 0.5).tolist()
+        if self._units.symmetry is Symmetry.NONE:
+            return tile
+        height, width = tile.contrast.shape
+        about_diagonal = transpose and self._units.symmetry is Symmetry.ALL and height == width
+        return turned(tile, mirror, upside_down, about_diagonal)
 
     def _lay(self, rng: np.random.Generator, out: Float32Array) -> list[Tile]:
         """Fill `out` with tiles from a random place on; returns them, with their objects where they are in it."""
@@ -130,23 +150,28 @@ class PipelineSource:
         laid = []
         for top in _starts(rng, height, tall):
             for left in _starts(rng, width, wide):
-                tile = self._tiles[int(rng.integers(len(self._tiles)))]
+                tile = self._turned(rng, self._tiles[int(rng.integers(len(self._tiles)))])
                 rows, columns = slice(max(top, 0), top + tall), slice(max(left, 0), left + wide)
                 part = out[rows, columns]
                 first_row, first_column = rows.start - top, columns.start - left
                 part[:] = tile.contrast[
                     first_row : first_row + part.shape[0], first_column : first_column + part.shape[1]
                 ]
-                inside = _inside(tile, first_row, first_column, part.shape)
-                laid.append(
-                    Tile(
-                        tile.contrast,
-                        tile.x_px[inside] + left,
-                        tile.y_px[inside] + top,
-                        *(column[inside] for column in tile[3:]),
-                    )
-                )
+                mine = tile.where(_inside(tile, first_row, first_column, part.shape))
+                laid.append(mine._replace(x_px=mine.x_px + left, y_px=mine.y_px + top))
         return laid
+
+
+def turned(tile: Tile, mirror: bool, upside_down: bool, transpose: bool) -> Tile:
+    """An image and its places, mirrored left to right, upside down, and about its diagonal, in this order."""
+    contrast, x, y = tile.contrast, tile.x_px, tile.y_px
+    if mirror:
+        contrast, x = contrast[:, ::-1], contrast.shape[1] - 1 - x
+    if upside_down:
+        contrast, y = contrast[::-1], contrast.shape[0] - 1 - y
+    if transpose:
+        contrast, x, y = contrast.T, y, x
+    return tile._replace(contrast=contrast, x_px=x, y_px=y)
 
 
 def _starts(rng: np.random.Generator, size: int, side: int) -> Sequence[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from calibration.pipelines.contrast import contrast_of, peaks_of
 from calibration.pipelines.errors import PipelineError
 from calibration.pipelines.labels import ANGLE, Objects, Term, objects_of, unit_of
 from calibration.pipelines.loading import Loaded
-from calibration.pipelines.recording import Drawn, Recorder
+from calibration.pipelines.recording import Drawn, Recorder, Symmetry
 from engines.network.layout import MOST_KINDS
 from engines.network.learnt import LearntProperty
 from engines.network.model_card import Normalisation, Polarity
@@ -23,8 +24,11 @@ from engines.network.preparation import noise_of
 from stream.particle_properties import check_names
 
 FloatArray = npt.NDArray[np.float64]
-IMAGES = 40
-"""Images that are drawn before a training, for ranges and units: ranges of 200 objects are known to 1 %."""
+IMAGES, FEWEST_IMAGES = 40, 10
+"""Images that are drawn before a training, for ranges and units: ranges of 200 objects are known to 1 %. Of slow
+pipelines fewer."""
+PATIENCE_S = 20.0
+"""Processor time for these images, and for those that a training begins with."""
 SEED = 2**30
 """Of these images; those of a training have other seeds."""
 SAME = 1e-9
@@ -33,6 +37,10 @@ SAME_PIXEL = 0.02
 SPARE = 0.02
 """Of a range that is added at both ends, as the images seen do not reach them."""
 LEAST_DEPTH_UM = 1e-3
+CROP_S = 0.01
+"""Processor time of a training for a crop of 128 px, small network, s: drawing is to take about as long."""
+CROPS, FIRST = (0, 8), (4, 6)
+"""Exponents of two: an image for each crop to one for 256; 16 to 64 images to begin with."""
 LARGEST_REACH_PX, PART_OF_PEAK = 32, 0.25
 """An object reaches as far as the rms contrast around it stays above this part of its largest."""
 LARGEST_PEAK, KNEE = 40.0, 10.0
@@ -43,9 +51,11 @@ NOISE_OF_PEAK = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """Units of a network for a pipeline: see `Material`. `sources` (scatterers) gives the class of each one's objects.
+    """Units of a network for a pipeline, see `Material`; `sources` gives the class of each scatterer's objects.
 
-    `terms` times `factors` are the values of `properties`, `shape` that of the images, `reach_px` how far an object is seen.
+    `terms` times `factors` are the values of `properties`, `shape` that of the images, `reach_px` how far an object
+    is seen. Drawing an image took `draw_s` of processor time; one is drawn for every `every` crops, and
+    `first` ones before. Images may be turned and mirrored as `symmetry` says.
     """
 
     pixel_size_um: float
@@ -64,7 +74,10 @@ class Units:
     properties: tuple[LearntProperty, ...]
     shape: tuple[int, int]
     reach_px: int
-    images: int
+    draw_s: float
+    every: int
+    first: int
+    symmetry: Symmetry
 
     @property
     def sign(self) -> float:
@@ -82,7 +95,12 @@ def survey(
 ) -> Units:
     """Draw images and find the units. Raises `PipelineError` for what cannot be trained on."""
     loaded = recorder.loaded
-    drawn = [recorder.draw(SEED + n) for n in range(images)]
+    drawn, begun_s = [recorder.draw(SEED)], time.process_time()  # the first one also imports and compiles
+    while len(drawn) < images:
+        drawn.append(recorder.draw(SEED + len(drawn)))
+        if len(drawn) >= FEWEST_IMAGES and time.process_time() - begun_s > PATIENCE_S:
+            break
+    draw_s = (time.process_time() - begun_s) / max(1, len(drawn) - 1)
     shape = drawn[0].image.shape
     if any(each.image.shape != shape for each in drawn):
         raise PipelineError(f"the images of {loaded.path} differ in size; give all the same output_region")
@@ -98,8 +116,8 @@ def survey(
     )
     if not found.x_px.size:
         raise PipelineError(
-            f"none of the objects of {images} images of {loaded.path} lies in its image; their position is (row, "
-            "column) in pixels of output_region"
+            f"none of the objects of {len(drawn)} images of {loaded.path} lies in its image; their "
+            "position is (row, column) in pixels of output_region"
         )
     sources, kind_names = _kinds(recorder, found.source)
     low_um, high_um = float(found.z_um.min()), float(found.z_um.max())
@@ -138,8 +156,16 @@ def survey(
         ),
         shape=(shape[0], shape[1]),
         reach_px=reach_px,
-        images=images,
+        draw_s=draw_s,
+        every=2 ** _power_of_two(draw_s / CROP_S, CROPS),
+        first=2 ** _power_of_two(PATIENCE_S / draw_s, FIRST),
+        symmetry=Symmetry.NONE if any(angles) else recorder.symmetry,
     )
+
+
+def _power_of_two(number: float, ends: tuple[int, int]) -> int:
+    """The exponent next to a number: in steps, so that computers much alike train alike from the same seed."""
+    return int(np.clip(round(math.log2(max(number, 1e-6))), *ends))
 
 
 def _inside(objects: Objects, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
@@ -158,15 +184,16 @@ def _terms(recorder: Recorder, drawn: Sequence[Drawn], wanted: Sequence[Term]) -
         if not numbers:
             keys = {key for each in seen for key in each.properties if not key.startswith("_")}
             raise PipelineError(
-                f"no object of {recorder.loaded.path} has a number {term.words!r}; there is {', '.join(sorted(keys))}"
+                f"no object of {recorder.loaded.path} has a number {term.words!r}; there is "
+                + ", ".join(sorted(keys))
             )
         size = min(len(values) for values in numbers)
         table = np.array([values[:size] for values in numbers])
         varying = np.flatnonzero(np.ptp(table, axis=0) > SAME * np.abs(table).max(axis=0))
         if not varying.size:
             raise PipelineError(
-                f"{term.words} is {table.flat[0]:g} in all objects of {recorder.loaded.path}: nothing to learn; draw "
-                "it at random"
+                f"{term.words} is {table.flat[0]:g} in all objects of {recorder.loaded.path}: nothing to learn; "
+                "draw it at random"
             )
         same = (table[:, varying] == table[:, varying[:1]]).all()
         parts = varying[:1] if same else varying  # a sphere's radius may be given three times
@@ -194,12 +221,9 @@ def _period(recorder: Recorder, term: Term) -> float | None:
 def _property(
     recorder: Recorder, term: Term, values: FloatArray, source: npt.NDArray[np.int64], kinds: tuple[int, ...]
 ) -> LearntProperty:
-    unit = _unit(recorder, term)
-    name = re.sub(r"[^a-z0-9_]", "_", term.words.lower().replace("[", "_").replace("]", ""))
     period = _period(recorder, term)
-    ending = "_rad" if period is not None else {"meter": "_um", "pixel": "_px"}.get(unit, "")
+    name, scale = property_of(recorder, term)
     known = np.isfinite(values)
-    scale = unit_scale(unit)
     low, high = scale * float(values[known].min()), scale * float(values[known].max())
     if period is not None:
         low, high = 0.0, period
@@ -209,13 +233,22 @@ def _property(
     there = sorted({kinds[number] for number in source[known]})
     every = sorted(set(kinds) - {-1})
     try:
-        check_names([name + ending])
+        check_names([name])
     except ValueError as error:
         raise PipelineError(str(error)) from error
     return LearntProperty(
-        name=(name + ending)[:40], low=low, high=high, period=period,
+        name=name, low=low, high=high, period=period,
         of_kinds=None if there == every else tuple(there),
     )  # fmt: skip
+
+
+def property_of(recorder: Recorder, term: Term) -> tuple[str, float]:
+    """The name of a term as a property, with its unit, and the factor from the pipeline's unit to that."""
+    unit = _unit(recorder, term)
+    name = re.sub(r"[^a-z0-9_]", "_", term.words.lower().replace("[", "_").replace("]", ""))
+    is_angle = _period(recorder, term) is not None
+    ending = "_rad" if is_angle else {"meter": "_um", "pixel": "_px"}.get(unit, "")
+    return (name + ending)[:40], unit_scale(unit)
 
 
 def unit_scale(unit: str) -> float:
@@ -256,8 +289,8 @@ def _pixel_size(loaded: Loaded, drawn: Sequence[Drawn]) -> float:
     typical = float(np.median(sizes))
     if not typical > 0 or np.abs(sizes / typical - 1).max() > SAME_PIXEL:
         raise PipelineError(
-            f"the pixels of {loaded.path} are {sizes.min():g} to {sizes.max():g} um large; say what the camera's are: "
-            "pixel_size_um = ... in the file, or --pixel-size"
+            f"the pixels of {loaded.path} are {sizes.min():g} to {sizes.max():g} um large; say what the "
+            "camera's are: pixel_size_um = ... in the file, or --pixel-size"
         )
     return typical
 
@@ -293,7 +326,8 @@ def _reach(
     weight = np.bincount(radius[used], count[used], LARGEST_REACH_PX + 1)
     profile = np.sqrt(np.bincount(radius[used], square[used], LARGEST_REACH_PX + 1) / np.maximum(weight, 1))
     profile -= np.median(profile[LARGEST_REACH_PX // 2 :])
-    reached = np.flatnonzero(profile > PART_OF_PEAK * profile.max())
-    reach = int(min(max(reached.max(initial=2), 2), LARGEST_REACH_PX))
+    top = int(np.argmax(profile[: LARGEST_REACH_PX // 2]))
+    below = np.flatnonzero(profile[top:] <= PART_OF_PEAK * profile[top])  # beyond, uneven light may be as strong
+    reach = min(max(top + int(below[0]) - 1 if below.size else LARGEST_REACH_PX, 2), LARGEST_REACH_PX)
     near = used & (radius <= reach)
     return reach, math.copysign(1.0, float(total[near].sum()))

@@ -22,8 +22,8 @@ from calibration.training.scoring import SCORING_SEED, HeldOut
 from calibration.training.settings import TrainingError, TrainingSettings
 from engines.network.architecture import ParticleNet, Planes, Size
 from engines.network.card_text import KEY
-from engines.network.model import INPUT, ORIGIN, OUTPUT, OnnxModel, kind_key
 from engines.network.decode import decode
+from engines.network.model import INPUT, ORIGIN, OUTPUT, OnnxModel, kind_key
 from engines.network.model_card import FIELD_SCHEMA, PLAIN_SCHEMA, SCHEMA, ModelCard
 from engines.network.preparation import padded
 from engines.network.weights import KEY as WEIGHTS
@@ -167,7 +167,9 @@ def export_anew(path: Path, target: Path) -> None:
 
 
 def _network(size: str, made_for: Material | ModelCard) -> ParticleNet:
-    network = ParticleNet(cast(Size, size), made_for.knee, made_for.field_shape, made_for.kinds, made_for.learnt)
+    network = ParticleNet(
+        cast(Size, size), made_for.knee, made_for.field_shape, made_for.kinds, made_for.learnt
+    )
     return network.eval()
 
 

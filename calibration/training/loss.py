@@ -120,7 +120,7 @@ def _log_normal(wanted: torch.Tensor, mean: torch.Tensor, sigma: torch.Tensor) -
 
 
 def _log_more(own: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
-    """Log of the density (N, K) of the numbers (N, L) under the slots' own (N, K, 2 L), without those that are NaN."""
+    """Log of the density (N, K) of numbers (N, L) under the slots' own (N, K, 2 L); those that are NaN give 0."""
     mean, sigma = own.split(more.shape[-1], dim=-1)
     wanted = more[:, None, :].expand(-1, own.shape[1], -1)
     known = torch.isfinite(wanted)

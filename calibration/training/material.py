@@ -24,7 +24,11 @@ from engines.network.learnt import LearntProperty
 from engines.network.model_card import Normalisation, Polarity
 from engines.refine.psf import FitModel
 
-DENSITY_PER_PX = (0.5 * PAPER_DENSITY, 10 * PAPER_DENSITY)
+FEWEST_PER_PX, MOST_PER_PX = 0.5 * PAPER_DENSITY, 10 * PAPER_DENSITY
+DENSEST, EDGE = 0.5, 0.1
+"""Source density up to which to train at least, as tracking by defocus is judged up to it: the number of particles
+times the area of a particle's image over that of the field (Barnkob & Rossi 2020). An image ends at `EDGE` of its
+peak. `MOST_PER_PX` alone is 0.36 for the optics of Franchini & Krevor, but less where images are smaller."""
 CLOSE_VARIANCE_PX2 = 6.0
 SIMULATED_SNR = 5.6
 SCATTER_DRAWS = 4096
@@ -109,9 +113,11 @@ def _of_calibration(path: Path, made_from: str) -> Material:
     cutouts = replace(cutouts, brightness=cutouts.brightness * units[cutouts.kind])
     field = found.model.field_shape
     wide, any_light = replace(noise, level=SPAN), {"exposure": SPAN}
+    density = density_per_px(found.model)
+    close = _close(density)
     sources = (
-        CutAndPaste(cutouts, wide, background, Layout(DENSITY_PER_PX), field_shape=field, **any_light),
-        Rendered(found.model, wide, background, _close(), brightness=bright[0], others=others, **any_light),
+        CutAndPaste(cutouts, wide, background, Layout(density), field_shape=field, **any_light),
+        Rendered(found.model, wide, background, close, brightness=bright[0], others=others, **any_light),
     )
     scoring = CutAndPaste(cutouts, noise, background, SCORED, field_shape=field)
     return _material(found.model, noise, bright[0], sources, scoring, made_from, models[1:])
@@ -121,17 +127,30 @@ def _of_optics(optics: OpticsModel) -> Material:
     model = model_from_optics(optics)
     noise = noise_for_snr(model, SIMULATED_SNR, background=SIMULATED_LIGHT, level=SIMULATED_LEVEL)
     background = background_for(model)
+    density = density_per_px(model)
     sources = tuple(
         Rendered(model, noise, background, layout, brightness=SIMULATED_BRIGHTNESS)
-        for layout in (Layout(DENSITY_PER_PX), _close())
+        for layout in (Layout(density), _close(density))
     )
     scoring = Rendered(model, noise_for_snr(model, SIMULATED_SNR), background, SCORED)
     made_from = "optics " + optics.model_dump_json()
     return _material(model, noise, SIMULATED_BRIGHTNESS, sources, scoring, made_from)
 
 
-def _close() -> Layout:
-    return Layout(DENSITY_PER_PX, near_variance_px2=CLOSE_VARIANCE_PX2, uniform_part=0.2)
+def density_per_px(model: PsfModel) -> tuple[float, float]:
+    """Fewest and most particles a pixel in training images."""
+    return FEWEST_PER_PX, max(MOST_PER_PX, DENSEST / image_area_px(model))
+
+
+def image_area_px(model: PsfModel) -> float:
+    """Mean area of a particle's image over the depths: its pixels above a tenth (`EDGE`) of its own peak."""
+    images = np.abs(model.images(_depths(model)))
+    inside = images > EDGE * images.max(axis=(1, 2), keepdims=True)
+    return float(inside.sum(axis=(1, 2)).mean())
+
+
+def _close(density: tuple[float, float]) -> Layout:
+    return Layout(density, near_variance_px2=CLOSE_VARIANCE_PX2, uniform_part=0.2)
 
 
 def _typical_peak(model: PsfModel) -> float:

@@ -50,10 +50,14 @@ class Scores:
         names: tuple[str, ...] = ("missed", "false", "x_um", "y_um", "z_um", "missed_close")
         if np.isfinite(self.class_right):
             names += ("class_right",)
-        return {"particles": self.particles} | {
-            name: float(np.round(getattr(self, name), 4)) if np.isfinite(getattr(self, name)) else None
-            for name in names
-        } | {f"rms_{each.name}": each.rms for each in self.properties}
+        return (
+            {"particles": self.particles}
+            | {
+                name: float(np.round(getattr(self, name), 4)) if np.isfinite(getattr(self, name)) else None
+                for name in names
+            }
+            | {f"rms_{each.name}": each.rms for each in self.properties}
+        )
 
 
 class HeldOut:
@@ -86,7 +90,9 @@ class HeldOut:
         """Detect in all images and compare with the truth."""
         truth, found = self.scene.table(), self.detect(network, at_once, sigma_scale, read)
         gate_um, gate_z_um = self._material.gate_um
-        size = gate_um / GATE_XY_UM  # of the particles, over those that the lengths of the scores were made for
+        size = (
+            gate_um / GATE_XY_UM
+        )  # of the particles, over those that the lengths of the scores were made for
         score = evaluate(
             truth,
             found,
@@ -98,18 +104,17 @@ class HeldOut:
         errors = score.lone.errors
         x, y, z = (errors[axis].rms_um if axis in errors else float("nan") for axis in "xyz")
         close = score.by_distance[0].missed
-        right, properties = math.nan, ()
+        right = math.nan
+        properties: tuple[PropertyScore, ...] = ()
         if "kind" in found or self._material.properties:
             mine, theirs = pairs(truth, found, gate_um, gate_z_um if score.depth else None)
-            right = _class_right(truth, found, mine, theirs)
+            right = class_right(truth, found, mine, theirs)
             properties = self._property_scores(found, mine, theirs)
         return Scores(
             score.true_particles, score.missed, score.false, x, y, z, close, score, right, properties
         )
 
-    def _property_scores(
-        self, found: Table, mine: IntArray, theirs: IntArray
-    ) -> tuple[PropertyScore, ...]:
+    def _property_scores(self, found: Table, mine: IntArray, theirs: IntArray) -> tuple[PropertyScore, ...]:
         return tuple(
             score_property(
                 each,
@@ -157,16 +162,14 @@ class HeldOut:
         }
 
 
-def _class_right(truth: Table, found: Table, mine: IntArray, theirs: IntArray) -> float:
+def class_right(truth: Table, found: Table, mine: IntArray, theirs: IntArray) -> float:
     """The part of the pairs with the same `kind`; NaN where there is none, or the network tells no class."""
     if "kind" not in found or not mine.size:
         return math.nan
     return float((np.asarray(truth["kind"])[mine] == np.asarray(found["kind"])[theirs]).mean())
 
 
-def pairs(
-    truth: Table, found: Table, gate_um: float, gate_z_um: float | None
-) -> tuple[IntArray, IntArray]:
+def pairs(truth: Table, found: Table, gate_um: float, gate_z_um: float | None) -> tuple[IntArray, IntArray]:
     """Which particles were found, and by which detections: indices (P,) of both."""
     rows_of, columns_of = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     true_points, found_points = (

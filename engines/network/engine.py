@@ -313,6 +313,8 @@ class NetworkEngine:
 
     def _predicting(self, pixel_size_um: float) -> PredictedSearch | None:
         """The search with predictions, where fit and network are such that it is possible."""
+        if self._particle is not None and self._particle.quantity is not None:
+            return None  # places are predicted with depths, which these particles do not have
         margin = margin_blocks(self._model.card.size)
         if margin is None or not self._model.may_read_parts or type(self._refiner) is not Refiner:
             return None

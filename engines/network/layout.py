@@ -22,9 +22,9 @@ MOST_KINDS = 3
 the values of all slots: those of the first slot, then those of the second. A network for one kind has none."""
 
 MOST_LEARNT = 8
-"""Numbers that a network learns beside x, y, z, brightness and class, such as a radius. With some, planes follow all
-others: their values of the first slot, the logarithms of their standard errors, then those of the second slot. Their
-units are half ranges off the middle of each range."""
+"""Numbers that a network learns beside x, y, z, brightness and class, such as a radius. With some, planes follow
+all others: their values of the first slot, the logarithms of their standard errors, then those of the second slot.
+Their units are half ranges off the middle of each range."""
 LEAST_LEARNT_SIGMA = 0.004
 """The smallest standard error that the network can state of them, as of x and y."""
 

@@ -20,8 +20,8 @@ LEAST_LENGTH = 0.05
 class LearntProperty(BaseModel):
     """A property: its `name` with its unit, the range `low` to `high` that was trained, and its scale of errors.
 
-    `period` is that of an angle, in the unit of the name; None for all else. `of_kinds` are the classes of particles
-    that have the property, None for all. Standard errors are to be multiplied by `sigma_scale`.
+    `period` is that of an angle, in the unit of the name; None for all else. `of_kinds` are the classes of
+    particles that have the property, None for all. Standard errors are to be multiplied by `sigma_scale`.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
@@ -73,7 +73,9 @@ class LearntProperty(BaseModel):
         cosine, sine = numbers.T
         length = np.maximum(np.hypot(cosine, sine), LEAST_LENGTH)
         per_rad = self.period / (2 * math.pi)
-        across = np.hypot(sine * sigmas[:, 0], cosine * sigmas[:, 1]) / length  # of the vector, along the circle
+        across = (
+            np.hypot(sine * sigmas[:, 0], cosine * sigmas[:, 1]) / length
+        )  # of the vector, along the circle
         error = np.minimum(per_rad * self.sigma_scale * across / length, 0.5 * self.period)
         return (per_rad * np.arctan2(sine, cosine)) % self.period, error
 

@@ -83,7 +83,8 @@ def to_table(
     z_um = card.middle_um + z * depth
     if not card.depth:
         z_um, sigma_z = np.full((2, len(found)), np.nan)
-    peak = card.peak_contrast if particle is None or card.kinds > 1 else particle.peak_at(z_um)
+    by_depth = particle is not None and particle.quantity is None and card.kinds == 1
+    peak = particle.peak_at(z_um) if particle is not None and by_depth else card.peak_contrast
     return np.ascontiguousarray(
         [
             x * pixel,
@@ -125,8 +126,13 @@ def detections_of(
     """
     table, more, left_out, properties = tables_of(slots, frame, background_grey, card, settings, particle)
     if refine is not None:
+        quantity = None if particle is None else particle.quantity
+        if quantity is not None:
+            table, more = quantity.as_depth(table, properties), quantity.as_depth(more, NO_PROPERTIES)
         given, table = table, refine(table, more)
         properties = _carried_over(properties, given, table, card.pixel_size_um)
+        if quantity is not None:
+            table, properties = quantity.taken_out(table, properties)
     elif particle is not None:
         table = with_misfit(table, particle, card.pixel_size_um, frame.image.shape)
     found, beyond = in_sample(frame, table, card, settings, particle, properties)
@@ -175,11 +181,10 @@ def _carried_over(
         return properties
     found = Properties.unknown(properties.names, after.shape[1])
     if before.shape[1] and after.shape[1]:
-        away, nearest = KDTree(before[:2].T).query(after[:2].T, distance_upper_bound=GROUP_PX * pixel_size_um)
-        near = np.isfinite(away)
-        found.values[:, near], found.errors[:, near] = (
-            table[:, nearest[near]] for table in (properties.values, properties.errors)
-        )
+        away, nearest = map(np.asarray, KDTree(before[:2].T).query(after[:2].T))
+        near = away < GROUP_PX * pixel_size_um
+        same = properties.of(nearest[near])
+        found.values[:, near], found.errors[:, near] = same.values, same.errors
     return found
 
 

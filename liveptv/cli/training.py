@@ -37,9 +37,15 @@ def register(app: typer.Typer) -> None:
 
 def train(
     calibration: Annotated[Path | None, typer.Argument(help="calibration file, .h5")] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="file for the network, .onnx")] = Path(
-        "model.onnx"
-    ),
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            help="file for the network, .onnx; with --images also .h5, an image model for matched filters and fit, "
+            "which needs no training",
+        ),
+    ] = Path("model.onnx"),
     optics: Annotated[
         str | None,
         typer.Option(help="instead of a calibration: a .toml or .json file with the optics, or `simulated`"),
@@ -91,7 +97,8 @@ def train(
         str | None,
         typer.Option(
             "--from",
-            help="network to start from: a file, `shipped` (default for small) or `nothing` (default for large and with --images)",
+            help="network to start from: a file, `shipped` (default for small) or `nothing` (default for large and "
+            "with --images)",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="seed of the weights and the training images", min=0)] = 0,
@@ -116,6 +123,7 @@ def train(
     from calibration.training.group.member import launched_member
     from liveptv.models import SHIPPED_MODEL
     from liveptv.workflows.train import check_libraries, default_processes
+    from liveptv.workflows.object_model import SUFFIXES
     from liveptv.workflows.train_volumes import check_start, is_for_volumes
 
     volumes = is_for_volumes(calibration)
@@ -125,6 +133,9 @@ def train(
     with _one_voice(member), contextlib.ExitStack() as stack:
         if size not in SIZES:
             raise ConfigurationError(f"--size must be small or large, not {size!r}")
+        if images is not None and output.suffix.lower() in SUFFIXES:
+            _make_object_model(output, images, learn, pixel_size, overwrite)
+            return 0
         if output.suffix.lower() != ".onnx":
             raise ConfigurationError(f"the network is written as an .onnx file; {output} must end in .onnx")
         if member is not None and processes not in (None, member.size):
@@ -196,6 +207,21 @@ def train(
         if trained is not None:
             _report(trained)
     return 0
+
+
+def _make_object_model(
+    output: Path, images: str, learn: str | None, pixel_size: float | None, overwrite: bool
+) -> None:
+    from liveptv.workflows.object_model import make_object_model
+
+    pipeline = _pipeline_of(images, learn, pixel_size, says=True)
+    assert pipeline is not None
+    refuse_to_replace(output, pipeline.path)
+    writable(output, overwrite)
+    with claimed(output, "liveptv train"):
+        said = make_object_model(output, pipeline, overwrite)
+    console.print(said, soft_wrap=True)
+    console.print(f"image model written to {escape(str(output))}", soft_wrap=True)
 
 
 def _pipeline_of(

@@ -11,6 +11,7 @@ from acquisition.settings import LimitsSettings, MicroscopeSettings, RecordingSe
 from acquisition.source_settings import SourceSettings
 from acquisition.volumes.settings import VolumeSettings
 from engines.settings import DetectorSettings
+from liveptv.config.plan_settings import PlanSettings
 from liveptv.config.sections import (
     ChannelSettings,
     OpticsSettings,
@@ -24,6 +25,7 @@ from stream.settings import Section
 from stream.sockets import LinkAddress
 from tracking.control.settings import ControllerSettings, ProtocolSettings
 from tracking.physics.diffusion.settings import DiffusionSettings
+from tracking.physics.live.settings import FlowSettings
 from tracking.settings import TrackerSettings
 
 IN_SIMULATED_TIME = (
@@ -51,6 +53,7 @@ class Experiment(Section):
     )
     scan: ScanSettings | None = Field(None, description="the focus scan that `liveptv scan` takes")
     channel: ChannelSettings | None = Field(None, description="dimensions of the flow channel")
+    flow: FlowSettings = Field(default_factory=FlowSettings, description="the fit of the flow in the channel")
     optics: OpticsSettings = Field(default_factory=OpticsSettings, description="from focus travel to height")
     detector: DetectorSettings = Field(
         default_factory=DetectorSettings, description="how particles are found in an image"
@@ -60,6 +63,9 @@ class Experiment(Section):
     )
     diffusion: DiffusionSettings = Field(
         default_factory=DiffusionSettings, description="what is known of particles and liquid, for diffusion"
+    )
+    plan: PlanSettings = Field(
+        default_factory=PlanSettings, description="what `liveptv plan` plans the experiment for"
     )
     controller: ControllerSettings | None = Field(None, description="feedback control of the experiment")
     protocol: ProtocolSettings | None = Field(None, description="steps that the run goes through in order")
@@ -92,6 +98,7 @@ class Experiment(Section):
             raise ValueError(IN_SIMULATED_TIME)
         if self.controller is not None:
             self.controller.check_ages(self.limits.watchdog_s)
+        self._check_flow()
         if self.link.transport == "inproc" and self.session.mode == "processes":
             raise ValueError('link.transport "inproc" needs session.mode "threads"; processes use shm or tcp')
         model = self.detector.model
@@ -110,6 +117,19 @@ class Experiment(Section):
         if self.protocol is not None and self.controller is not None and self.controller.steers_the_run:
             raise ValueError("a protocol moves through its slices itself; remove controller.until_enough")
         return self
+
+    def _check_flow(self) -> None:
+        if self.channel is not None and self.channel.center_y_um is None and self.flow.center_error_um:
+            raise ValueError("flow.center_error_um is the error of channel.center_y_um; give that too")
+        for steers in (self.controller, self.protocol):
+            if steers is None:
+                continue
+            if steers.needs_flow and not self.follows_flow:
+                raise ValueError(
+                    f"{steers.needs_flow} needs the fit of the flow; add a [channel], and leave flow.live out"
+                )
+            if steers.needs_viscosity and self.viscosity_mpa_s is None:
+                raise ValueError(f"{steers.needs_viscosity} needs the viscosity; set flow.viscosity_mpa_s")
 
     def _check_volume(self) -> None:
         if self.volume is None:
@@ -147,14 +167,25 @@ class Experiment(Section):
         return self.controller is not None or self.protocol is not None
 
     @property
+    def follows_flow(self) -> bool:
+        """Whether the flow in the channel is fitted during the run."""
+        return self.channel is not None and self.flow.live
+
+    @property
+    def viscosity_mpa_s(self) -> float | None:
+        """Viscosity of the liquid, as `[flow]`, or else `[diffusion]`, gives it."""
+        return self.flow.viscosity_mpa_s or self.diffusion.known_viscosity_mpa_s
+
+    @property
     def can_be_controlled(self) -> bool:
         """Whether the run can be steered, possibly by a controller that is switched on later."""
         return self.microscope is not None or self.is_controlled
 
     @property
     def needs_control_stage(self) -> bool:
-        """Whether a stage looks at the tracks of each frame: to steer the run, or to say what is to be recorded."""
-        return self.can_be_controlled or (self.record.mode != "off" and self.record.on.needs_tracks)
+        """Whether a stage looks at each frame's tracks: to steer, to fit a live flow, or to ask for a recording."""
+        records = self.record.mode != "off" and self.record.on.needs_tracks
+        return self.can_be_controlled or (self.follows_flow and self.is_live) or records
 
     def resolved(self) -> dict[str, Any]:
         """All settings with their values in JSON types, as stored in the trajectory file."""

@@ -16,6 +16,8 @@ UNITS = (
     ("_ul_s", "µL/s"),
     ("_um_s", "µm/s"),
     ("_um", "µm"),
+    ("_pa", "Pa"),
+    ("_percent", "%"),
     ("_frames", "frames"),
     ("_s", "s"),
 )
@@ -39,7 +41,7 @@ def controller_forms(configuration: dict[str, Any]) -> list[dict[str, Any]]:
         settings = typing.get_args(ControllerSettings.model_fields[kind].annotation)[0]
         given = {key: value for key, value in (own.get(kind) or {}).items() if value is not None}
         fields = [_field(name, field, given, limits) for name, field in settings.model_fields.items()]
-        fields.sort(key=lambda field: not field["required"])
+        fields.sort(key=lambda field: (not field["required"], not field["name"].startswith("target")))
         about = (settings.__doc__ or "").strip().splitlines()[0]
         forms.append({"kind": kind, "title": kind.replace("_", " "), "about": about, "fields": fields})
     if own.get(FILE):

@@ -18,24 +18,28 @@ from liveptv.monitor.images import SmallImage
 from liveptv.monitor.latest_image import LatestImage, Shown
 from liveptv.monitor.recorded_events import KIND as EVENT
 from liveptv.monitor.recorded_events import RecordedEvents
-from liveptv.monitor.running_diffusion import RunningDiffusion
+from liveptv.monitor.running_flow import RunningFlow
 from liveptv.monitor.running_profile import RunningProfile
 from liveptv.monitor.stage_statuses import FRESH_S, StageStatuses, plain
 from liveptv.monitor.two_sides import TwoSides
 from liveptv.reports.drawings import THEORY_STEP
 from liveptv.reports.profile import BINS, MIN_LENGTH, laminar_flow
+from liveptv.reports.property_results import of_particles
 from liveptv.session.link_rules import SLOTS
 from liveptv.session.run_card import RunCard
 from liveptv.session.self_check import checks_of, in_words
+from stream.errors import LinkError
 from stream.messages import Detections, Frame, Message, Status, TrackFlag, Tracks
+from tracking.control.record import FLOW
 from tracking.physics.diffusion.settings import DiffusionSettings
+from tracking.physics.live.running_diffusion import RunningDiffusion
 
 SERIES_PERIOD_S = 0.5
 SERIES_LENGTH = (
     600  # samples: five minutes, as the page's caption says; each is sent again with every summary
 )
 EVENTS_KEPT = 400  # a late viewer gets these; the whole log is in the run's file
-QUIET_EVENTS = {"measured", "command", "answer", "process", "monitor", "commands"}
+QUIET_EVENTS = {"measured", "command", "answer", "process", "monitor", "commands", FLOW}
 
 
 class RunView:
@@ -46,6 +50,7 @@ class RunView:
         self._images = LatestImage()
         self._stages = StageStatuses()
         self._profile = RunningProfile()
+        self._flow = RunningFlow()
         self._diffusion = RunningDiffusion()
         self._quality = DetectionQuality()
         self._sides = TwoSides()
@@ -119,6 +124,11 @@ class RunView:
                 self._paused = event["command"] == "pause"
             if kind == "controller":
                 self._control.happened(event)
+            if kind == FLOW:
+                try:
+                    self._flow.happened(event)
+                except LinkError as error:
+                    event = {**event, "kind": (kind := "note"), "text": str(error)}
             if kind == EVENT:
                 self._recorded.happened(event)
             if kind == "recalibration" and event.get("proposed"):
@@ -202,7 +212,9 @@ class RunView:
                 "recorded": self._recorded.facts(),
                 "series": list(self.series),
                 "profile": self._profile_facts(),
+                "flow": self._flow.facts(math.nan if info is None else info.flow_ul_s),
                 "diffusion": self._diffusion_facts(),
+                "properties": self._property_facts(),
                 "detection": self._quality.facts(),
                 "checks": self._checks(),
                 "proposed": self._proposed,
@@ -222,6 +234,23 @@ class RunView:
                 "unit": third.unit,
             }
         return facts
+
+    def _property_facts(self) -> list[dict[str, Any]]:
+        """Histograms of the properties over the confirmed tracks that are alive."""
+        if self._latest is None or not self._latest.properties.names:
+            return []
+        unfit = TrackFlag.SECOND_DETECTION | TrackFlag.TENTATIVE
+        counts = (self._latest.flags.astype(np.int64) & int(unfit)) == 0
+        return [
+            {
+                "name": one.name,
+                "edges": _plains(one.edges),
+                "counts": one.counts.astype(int).tolist(),
+                "tracks": one.tracks,
+                "words": one.in_words(),
+            }
+            for one in of_particles(self._latest.properties.of(counts))
+        ]
 
     def _checks(self) -> list[dict[str, str]]:
         statuses = [self._stages.of(stage) for stage in ("detect", "track")]

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from liveptv.reports.profile import channel_of, floor_height_um
+from liveptv.flow_fit.run_settings import channel_of
+from liveptv.reports.profile import floor_height_um
 from tracking.physics.diffusion.estimate import DiffusionResult, diffusion_of, plain
 from tracking.physics.diffusion.maps import DiffusionMap, FarFromWalls, along, far_from_walls
 from tracking.physics.diffusion.settings import DiffusionSettings

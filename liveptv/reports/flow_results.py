@@ -13,12 +13,11 @@ import numpy.typing as npt
 
 from acquisition.physics.channel_flow import channel_velocity_um_s
 from calibration.evaluation import LONE_UM
+from liveptv.flow_fit.run_settings import channel_of, steady_flow_ul_s
 from liveptv.reports.profile import (
     FlowProfile,
     channel_center_um,
-    channel_of,
     floor_height_um,
-    steady_flow_ul_s,
 )
 from tracking.analysis.grid import VelocityField, velocity_field
 from tracking.analysis.residuals import (

@@ -11,6 +11,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from liveptv.files import RunFiles
+from liveptv.flow_fit.channel_flow import FlowResult, flow_in
+from liveptv.flow_fit.run_settings import channel_of
+from liveptv.flow_fit.words import in_words as flow_in_words
+from liveptv.reports.channel_figure import channel_figure
 from liveptv.reports.diffusion_figure import diffusion_figure
 from liveptv.reports.diffusion_results import DiffusionFindings, diffusion_findings
 from liveptv.reports.drawings import drawings
@@ -33,7 +37,9 @@ from liveptv.reports.run_tables import (
 from liveptv.reports.sides import sides_of
 from liveptv.reports.volume_figure import volume_figure
 from liveptv.session.self_check import in_words
+from stream.errors import ConfigurationError
 from stream.writer_lock import Claim
+from tracking.physics.live.channel import moves
 from tracking.trajectories.file import Trajectories, TrajectoryFile, read_trajectories
 from tracking.trajectories.snapshot import Snapshot, read_snapshot
 
@@ -69,13 +75,30 @@ def write_report(files: RunFiles) -> Report:
     except (ArithmeticError, ValueError) as error:  # no reason to be without all the rest
         log.warning("the report of %s says nothing about diffusion: %s", files.tracks, error)
         diffusion = None
+    flow = _flow(files, trajectories, profile)
     with paper():
-        figures = _figures(trajectories, profile, snapshot, diffusion)
+        figures = _figures(trajectories, profile, snapshot, diffusion, flow)
         fields = _fields(files, trajectories, profile, events)
         fields["diffusion"] = [] if diffusion is None else diffusion.lines()
+        fields["flow"] = [] if flow is None else list(flow_in_words(flow.found))
         with Claim(files.report, "report"):
             made = publish(files, "trajectories.html.j2", figures, **fields)
     return Report(files.report, made, profile, not_fitted_in_words(trajectories))
+
+
+def _flow(files: RunFiles, trajectories: Trajectories, profile: FlowProfile) -> FlowResult | None:
+    """The fit of the flow; None without a channel, depths, or enough trajectories."""
+    if channel_of(trajectories.attributes) is None or profile.over != "height":
+        return None
+    try:
+        found = flow_in(trajectories)
+    except ConfigurationError as error:  # too few trajectories, mostly
+        log.info("the report of %s has no fit of the flow: %s", files.tracks, error)
+        return None
+    except (ArithmeticError, ValueError) as error:  # no reason to be without all the rest
+        log.warning("the report of %s has no fit of the flow: %s", files.tracks, error)
+        return None
+    return found if moves(found.fit) else None
 
 
 def _figures(
@@ -83,6 +106,7 @@ def _figures(
     profile: FlowProfile,
     snapshot: Snapshot | None,
     diffusion: DiffusionFindings | None,
+    flow: FlowResult | None,
 ) -> list[ReportFigure]:
     drawn: dict[str, Figure | None] = {
         "frame": _frame_figure(snapshot, trajectories.attributes),
@@ -91,6 +115,8 @@ def _figures(
     }
     if diffusion is not None:
         drawn["diffusion"] = diffusion_figure(diffusion)
+    if flow is not None:
+        drawn["flow"] = channel_figure(flow.fit)
     section, errors = section_field(trajectories, profile), location_errors(trajectories)
     if section is not None:
         drawn["field"] = field_figure(section)
@@ -107,6 +133,9 @@ def _figures(
         "errors": "" if errors is None else _errors_in_words(errors),
         "diffusion": "Left: D in bins, with standard errors. Right: D of single tracks of ten displacements and "
         "more; each of them is uncertain by itself.",
+        "flow": "The fit, two standard errors, and trajectories near to where it is drawn. Right: mean "
+        "differences in cells of the section; framed: one of a hundred maps has such a cell by chance; hatched: no "
+        "data.",
         "neighbours": "The same errors over the position of the nearest neighbour in the image; hatched: no data.",
     }
     return [

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from acquisition.physics.channel_flow import channel_velocity_um_s, max_velocity_um_s
 from liveptv.config import ChannelSettings
+from liveptv.flow_fit.run_settings import channel_of, steady_flow_ul_s
 from tracking.analysis.velocity import TrackSummary, VelocityProfile, per_track_summary, velocity_profile
 from tracking.trajectories.file import Trajectories
 from tracking.trajectories.heights import factor_of, heights_um
@@ -25,9 +26,6 @@ BINS = 15
 MIN_LENGTH = 10
 MIN_TRACKS = (
     5  # in a bin that is compared with the laminar flow; with fewer its standard error is itself uncertain
-)
-STEADY = (
-    1e-3  # relative range of the pump's set-point within which a run had one flow: its rounding, not a change
 )
 
 
@@ -108,25 +106,11 @@ def floor_height_um(channel: ChannelSettings, attributes: dict[str, Any]) -> flo
     return factor_of(attributes) * channel.floor_um
 
 
-def channel_of(attributes: dict[str, Any]) -> ChannelSettings | None:
-    """The channel in the configuration that the file contains."""
-    channel = attributes.get("configuration", {}).get("channel")
-    return ChannelSettings.model_validate(channel) if channel else None
-
-
 def channel_center_um(channel: ChannelSettings, attributes: dict[str, Any]) -> float:
     """y of the middle of the channel, um; the middle of the image unless the channel names it."""
     if channel.center_y_um is not None:
         return channel.center_y_um
     return _image_height_um(attributes) / 2
-
-
-def steady_flow_ul_s(trajectories: Trajectories) -> float | None:
-    """The pump's set-point, uL/s, if it was known and constant; else None."""
-    flow = trajectories.frames["flow_ul_s"]
-    if flow.size == 0 or not np.isfinite(flow).all() or np.ptp(flow) > STEADY * np.abs(flow).max():
-        return None
-    return float(np.median(flow))
 
 
 def _image_height_um(attributes: dict[str, Any]) -> float:

@@ -105,7 +105,15 @@ def properties_figure(properties: tuple[PropertyScore, ...]) -> Figure:
     figure = Figure(figsize=(10, 3.4 * rows), dpi=120, layout="constrained")
     for axes, each in zip(figure.subplots(rows, columns, squeeze=False).flat, shown, strict=False):
         axes.errorbar(
-            each.true, each.found, yerr=each.error, fmt="o", ms=2.5, lw=0, elinewidth=0.6, color=BLUE, alpha=0.5
+            each.true,
+            each.found,
+            yerr=each.error,
+            fmt="o",
+            ms=2.5,
+            lw=0,
+            elinewidth=0.6,
+            color=BLUE,
+            alpha=0.5,
         )
         ends = [float(min(each.true.min(), each.found.min())), float(max(each.true.max(), each.found.max()))]
         axes.plot(ends, ends, color=INK, lw=0.8)

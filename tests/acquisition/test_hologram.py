@@ -20,7 +20,7 @@ def model(reach_um=8.0):
 
 @pytest.mark.parametrize("radius_um", [0.15, 0.23, 0.5])
 def test_the_passing_wave_loses_the_extinction_cross_section(radius_um):
-    optics = HologramOptics(pixel_size_um=0.12)
+    optics = HologramOptics(pixel_size_um=0.12, pixel_fill=0.0)
     middle = 60
     wave = hologram_model(optics, 7.2, 1.0).wave(np.array([middle, middle, 0.0, radius_um, 1.58]), (121, 121))
     rows = (np.arange(121) - middle) * optics.pixel_size_um
@@ -67,6 +67,20 @@ def test_polarised_light_makes_the_image_differ_along_it_and_across():
     image = model().image(np.array([[40.0, 40.0, 2.0, 0.23, 1.58]]), SHAPE)
     assert np.abs(image - image.T).max() > 0.01
     assert image == pytest.approx(image[::-1, ::-1], abs=1e-9)
+
+
+def test_a_pixel_sees_the_mean_over_its_area():
+    finer = hologram_model(HologramOptics(pixel_size_um=0.02, pixel_fill=0.0), 6.0, 8.0)
+    sphere = np.array([[24.3, 25.6, 3.0, 0.23, 1.58]])
+    fine = sphere * [5, 5, 1, 1, 1] + [2, 2, 0, 0, 0]
+    mean = finer.image(fine, (250, 250)).reshape(50, 5, 50, 5).mean(axis=(1, 3))
+    ours, centres = (
+        hologram_model(HologramOptics(pixel_fill=fill), 6.0, 8.0).image(sphere, (50, 50))
+        for fill in (1.0, 0.0)
+    )
+    fringes = np.abs(mean - 1).max()
+    assert np.abs(ours - mean).max() < 0.004 * fringes
+    assert np.abs(centres - mean).max() > 0.03 * fringes
 
 
 def test_an_aperture_wider_than_the_medium_is_refused():

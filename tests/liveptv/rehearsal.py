@@ -20,6 +20,7 @@ from acquisition.simulated.stepping import SteppedStream
 from engines.engine import Engine
 from engines.factory import open_engine
 from liveptv.config import Experiment
+from liveptv.session.builders.control import flow_follower
 from stream.errors import ConfigurationError
 from stream.messages import Command, CommandKind, CommandReply, Detections, Tracks
 from tracking.control.controllers import Controller, load_controller
@@ -83,6 +84,7 @@ class Rehearsal:
         self._tracker = OnlineTracker(experiment.tracker)
         self._tracker.warmup()
         self._control = ControlRecord(self.controller, self._keep)
+        self._flow = flow_follower(experiment, in_thread=False)
         self._heard: deque[CommandReply] = deque()
         self._detected: deque[int] = deque()
         self._found: deque[Detections] = deque()
@@ -117,6 +119,14 @@ class Rehearsal:
             self._control.answered(ack)
             if acknowledged is not None:
                 acknowledged(ack)
+        if self._flow is not None:
+            self._flow.take_in(tracks)
+            found = self._flow.poll()
+            if found is not None:
+                self._control.flow(found.findings)
+                fitted = getattr(self.controller, "flow_fitted", None)
+                if fitted is not None:
+                    fitted(found)
         for command in self.controller.update(tracks):
             self._control.sent(command, tracks, time.perf_counter_ns())
             if command.kind is CommandKind.STOP:

@@ -11,6 +11,9 @@ from scipy.optimize import linear_sum_assignment
 from liveptv.config import build_experiment, load_experiment
 from liveptv.workflows.demo import make_width_curve
 from stream.errors import ConfigurationError
+from tracking.physics.live.findings import findings_from
+from tracking.physics.sections.choice import profile_of
+from tracking.physics.sections.shapes import Rectangle
 
 pytestmark = pytest.mark.slow
 
@@ -67,6 +70,29 @@ def test_a_doubled_velocity_is_reached_within_ten_seconds_and_held_when_the_pump
     before, after = (flow_ul_s[(time_s > t - 3) & (time_s < t)].mean() for t in (changed_s, time_s[-1]))
     assert after == pytest.approx(before, rel=0.03)
     assert all(ack.accepted for ack in one.record.answers.values())
+
+
+def test_a_wall_shear_is_held_whatever_the_pump_delivers_and_the_record_has_every_fit(rehearse):
+    one = rehearse(
+        "hold_shear.toml",
+        "microscope.properties={'Pump.Gain'=0.8,'Camera.Height'=256,'Camera.ParticlesPerFrame'=40}",
+        "channel.center_y_um=102",
+        "protocol.steps=[{target=0.0024,seconds=20}]",
+    )
+    history = []
+    while not one.stopped:
+        one.step()
+        history.append((one.stream.now_s(), true_flow_ul_s(one)))
+    time_s, flow_ul_s = np.array(history).T
+    liquid = profile_of(Rectangle(1000.0, 300.0))
+    wall = liquid.wall()
+    shear = 1e-3 * flow_ul_s * 1e9 / 3e5 * np.average(wall.shear_per_um, weights=wall.length_um)
+    assert shear[time_s > time_s[-1] - 5] == pytest.approx(0.0024, rel=0.03)
+    fits = [findings_from(entry) for entry in one.record.of_kind("flow")]
+    assert len(fits) >= 5
+    last = fits[-1]
+    assert last.mean_shear_pa.value == pytest.approx(0.0024, rel=0.02)
+    assert last.flow_rate_ul_s.value == pytest.approx(0.8 * last.set_point_ul_s, rel=0.02)
 
 
 def test_a_drift_of_a_micrometre_a_second_is_followed_within_three(rehearse):

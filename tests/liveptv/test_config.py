@@ -232,3 +232,55 @@ def test_indices_that_cannot_be_right_are_refused_in_one_line(tmp_path, text, wh
     with pytest.raises(ConfigurationError, match=why) as caught:
         load_experiment(write(tmp_path, OPTICS + text))
     assert "\n" not in str(caught.value)
+
+
+CHANNEL = {"width_um": 400, "depth_um": 100}
+
+
+@pytest.mark.parametrize(
+    ("sections", "why"),
+    [
+        (
+            {"controller": {"hold_flow_rate": {"target_ul_s": 1, "max_flow_ul_s": 2}}},
+            "hold_flow_rate needs the fit",
+        ),
+        (
+            {"channel": CHANNEL, "controller": {"hold_shear": {"target_pa": 1, "max_flow_ul_s": 2}}},
+            "hold_shear needs the viscosity",
+        ),
+        (
+            {
+                "channel": CHANNEL,
+                "flow": {"live": False},
+                "protocol": {"steps": [{"until": {"flow_rate_percent": 1}}]},
+            },
+            "flow_rate_percent needs the fit",
+        ),
+        ({"channel": CHANNEL, "flow": {"center_error_um": 2}}, "channel.center_y_um"),
+        ({"channel": CHANNEL, "flow": {"section": "square:3"}}, "give rectangle:"),
+        ({"channel": CHANNEL, "flow": {"unknown": ["yaw_deg"]}}, "flow.unknown"),
+    ],
+)
+def test_what_needs_the_fit_of_the_flow_says_what_is_missing(sections, why):
+    with pytest.raises(ConfigurationError, match=why):
+        build_experiment({"microscope": {"config": "simulated"}, **sections}, "the test")
+
+
+def test_a_live_run_with_a_channel_follows_its_flow_and_a_replay_needs_no_stage_for_it():
+    live = build_experiment({"source": {"listen": "tcp://127.0.0.1:0"}, "channel": CHANNEL}, "the test")
+    assert live.follows_flow
+    assert live.needs_control_stage
+    replay = build_experiment({"recording": {"path": "images.tif"}, "channel": CHANNEL}, "the test")
+    assert not replay.needs_control_stage
+
+
+def test_the_viscosity_is_that_of_the_flow_or_of_the_liquid_or_of_water():
+    def viscosity(**sections):
+        return build_experiment(
+            {"microscope": {"config": "simulated"}, "channel": CHANNEL, **sections}, "the test"
+        ).viscosity_mpa_s
+
+    assert viscosity() is None
+    assert viscosity(diffusion={"viscosity_mpa_s": 2.0}) == 2.0
+    assert viscosity(diffusion={"viscosity_mpa_s": 2.0}, flow={"viscosity_mpa_s": 3.0}) == 3.0
+    assert viscosity(diffusion={"water": True, "temperature_c": 20.0}) == pytest.approx(1.0016, abs=2e-3)

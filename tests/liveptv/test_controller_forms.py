@@ -11,6 +11,8 @@ from tracking.control.settings import KINDS, ControllerSettings
 
 EXAMPLES = {
     "hold_flow": {"target_um_s": 75, "max_flow_ul_s": 0.1},
+    "hold_flow_rate": {"target_ul_s": 0.02, "max_flow_ul_s": 0.1},
+    "hold_shear": {"target_pa": 0.002, "max_flow_ul_s": 0.1},
     "hold_focus": {},
     "until_enough": {"slices": [10.0, 20.0], "trajectories": 5},
     "pulse_on_entry": {"min_x_um": 3.0},

@@ -12,11 +12,11 @@ import liveptv
 from liveptv.cli.main import run_command_line
 from liveptv.files import RunFiles
 from liveptv.monitor.run_view import RunView
-from liveptv.monitor.running_diffusion import RunningDiffusion
 from liveptv.reports.page import write_report
 from stream.errors import ConfigurationError, SourceError
 from stream.messages import FrameInfo, Tracks
 from tracking.physics.diffusion.stokes_einstein import diffusion_um2_s
+from tracking.physics.live.running_diffusion import RunningDiffusion
 from tracking.trajectories.file import TrajectoryWriter
 
 CELSIUS, VISCOSITY, DIAMETER = 20.0, 1.0016, 1.0

@@ -1,19 +1,27 @@
 """`liveptv flow` says what flows through the channel of a trajectory file."""
 
 import json
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from liveptv.cli.main import run_command_line
-from liveptv.flow.channel_flow import channel_flow
-from liveptv.flow.section_text import section_from
-from liveptv.flow.words import in_words
+from liveptv.flow_fit.channel_flow import channel_flow, flow_in
+from liveptv.flow_fit.recorded import recorded_flow
+from liveptv.flow_fit.run_settings import last_change_s, steady_flow_ul_s
+from liveptv.flow_fit.words import in_words
 from stream.errors import ConfigurationError
 from stream.messages import FrameInfo, Tracks
+from tracking.physics.channel.parameters import prior_of
+from tracking.physics.live.follower import FlowFollower
 from tracking.physics.sections.choice import profile_of
+from tracking.physics.sections.section_text import section_from
 from tracking.physics.sections.shapes import Ellipse, Rectangle
-from tracking.trajectories.file import TrajectoryWriter
+from tracking.trajectories.control_record import store_control
+from tracking.trajectories.file import TrajectoryFile, TrajectoryWriter, read_trajectories
+from tracking.trajectories.playback import play
 
 WIDTH_UM, DEPTH_UM, FLOOR_UM, MEAN_UM_S = 300.0, 100.0, 20.0, 50.0
 
@@ -39,6 +47,40 @@ def channel_file(path, *, channel=True, tracks=200, frames=40):
             )  # fmt: skip
         writer.finalize({}, "done")
     return path
+
+
+def test_the_fits_of_a_run_are_read_back_from_its_file(tmp_path):
+    path = channel_file(tmp_path / "tracks.h5", tracks=5, frames=5)
+    assert recorded_flow(path) == []
+    channel = Rectangle(WIDTH_UM, DEPTH_UM)
+    follower = FlowFollower(channel, prior_of(channel), in_thread=False)
+    fits = []
+    for tracks in play_of(channel_file(tmp_path / "long.h5", frames=80)):
+        follower.take_in(tracks)
+        if (flow := follower.poll()) is not None:
+            fits.append(flow.findings)
+    assert len(fits) >= 2
+    entries = [{"kind": "flow", "wall_s": 1.0, "text": "", **fit.facts()} for fit in fits]
+    store_control(path, [{"kind": "measured", "wall_s": 1.0, "text": ""}, *entries])
+    assert recorded_flow(path) == fits
+
+
+def play_of(path):
+    with TrajectoryFile(path) as file:
+        yield from play(file)
+
+
+def test_since_the_pump_changed_only_later_trajectories_count(tmp_path):
+    first = read_trajectories(channel_file(tmp_path / "tracks.h5"))
+    frames = first.frames.copy()
+    frames["flow_ul_s"][:10] = 0.0007
+    changed = replace(first, frames=frames)
+    assert last_change_s(first) == -math.inf
+    assert last_change_s(changed) == 1.0
+    assert steady_flow_ul_s(changed) is None
+    assert steady_flow_ul_s(changed, 1.0) == 0.0015
+    with pytest.raises(ConfigurationError, match="too few"):
+        flow_in(changed)  # every trajectory began before
 
 
 def test_the_command_finds_flow_walls_shear_and_pressure(tmp_path, capsys):

@@ -10,6 +10,7 @@ from liveptv.monitor.packets import image_packet, packet, unpack
 from liveptv.monitor.run_view import RunView
 from liveptv.monitor.running_profile import RunningProfile
 from stream.messages import Frame, StageState, Status, TrackFlag, Tracks
+from tracking.physics.channel.parameters import PARAMETERS
 
 
 def test_an_image_is_shown_once_its_detections_and_its_tracks_are_there():
@@ -165,3 +166,54 @@ def test_a_recalibration_that_is_proposed_stays_on_the_page():
         "recalibration proposed: x",
         "recalibration has ended",
     ]
+
+
+def fit_of(flow_ul_s=0.004, **changed):
+    number = {"value": 1.0, "error": 0.01}
+    cells = [[0.5, None], [-0.2, 0.1]]
+    return {
+        "kind": "flow", "wall_s": 1.0, "text": "", "frame": 3, "time_s": 0.1, "from_s": 0.0, "tracks": 90,
+        "set_point_ul_s": flow_ul_s, "reference_x_um": 10.0,
+        "parameters": {name: {**number, "told": name != "roll_deg"} for name in PARAMETERS},
+        "maximum_um_s": {"value": -80.0, "error": 0.1}, "flow_rate_ul_s": {"value": 0.0041234, "error": 1.2e-5},
+        "mean_shear_pa": number, "max_shear_pa": number, "pressure_gradient_pa_m": number, "profile_error": 0.01,
+        "profile": {"height_um": [0.0, 50.0], "velocity_um_s": [0.0, 80.0], "error_um_s": [0.0, 1.0]},
+        "residuals": {
+            "y_um": [-1.0, 0.0, 1.0], "z_um": [0.0, 1.0, 2.0], "residual_um_s": cells,
+            "significant": [[True, False], [False, False]],
+        },
+        "told": [], "tests": {"slip_um": {"p": 1e-7, "size": 0.031}}, "stuck": 0.01, "wrong": 0.02,
+    } | changed  # fmt: skip
+
+
+def test_the_newest_fit_of_the_flow_is_shown_with_its_errors():
+    view = view_of(4)
+    assert view.summary()["flow"] is None
+    view.happened(fit_of(flow_ul_s=None))
+    shown = view.summary()["flow"]
+    rows = {row["name"]: row["text"] for row in shown["rows"]}
+    assert rows["flow rate"] == "0.004123 ± 1.2e-05 µL/s"
+    assert rows["model"] == "nothing says that the flow is another one"
+    assert shown["maximum_um_s"] == 80.0
+    assert not shown["differs"]
+    assert shown["residuals"]["residual_um_s"][0][1] is None
+    view.happened(fit_of(flow_ul_s=None, told=["slip_um"]))
+    told = view.summary()["flow"]
+    assert told["differs"]
+    assert "a slip at the walls; up to 3.1 %" in {row["name"]: row["text"] for row in told["rows"]}["model"]
+
+
+def test_a_fit_of_the_flow_before_the_pump_was_changed_says_so():
+    view = view_of(4)
+    flow_ul_s = view.summary()["flow_ul_s"]
+    view.happened(fit_of(flow_ul_s=1.0 if flow_ul_s is None else 2.0 * flow_ul_s + 1.0))
+    assert view.summary()["flow"]["was_before"]
+
+
+def test_an_entry_that_is_no_fit_is_told_and_changes_nothing():
+    view = view_of(4)
+    view.happened(fit_of(flow_ul_s=None))
+    before = view.summary()["flow"]
+    view.happened(fit_of(tracks="many"))
+    assert view.summary()["flow"] == before
+    assert "not a fit of the flow" in list(view.events)[-1]["text"]

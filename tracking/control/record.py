@@ -3,8 +3,8 @@
 An entry is a kind, a line of text and facts. Kinds: `command` (with the controller's measured values and the
 frame they came from), `answer` (with the first frame that shows the command, and how long it took), `measured`
 (a few times a second, with or without commands), `slice` (of a protocol), `controller` (it failed, or was switched
-on or off), `event` (the recorder began or ended one; from the event log). In a replay a `command` has the fact
-`has_effect`, false.
+on or off), `flow` (a fit of the flow in the channel, about one a second: `tracking.physics.live.findings`), `event`
+(the recorder began or ended one; from the event log). In a replay a `command` has the fact `has_effect`, false.
 """
 
 from __future__ import annotations
@@ -12,16 +12,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stream.messages import Command, CommandReply, Tracks
 from tracking.control.controllers.controller_interface import Controller, Happening
 from tracking.control.switch import Choice
 
+if TYPE_CHECKING:
+    from tracking.physics.live.findings import FlowFindings
+
 PERIOD_S = 0.2
 """Shortest time between two `measured` entries, s. Controllers act every 0.5 s by default, so that each action has
 two or three of them; an hour has 18,000. It changes nothing but the length of the record."""
-KINDS = ("command", "answer", "measured", "slice", "controller", "event")
+KINDS = ("command", "answer", "measured", "slice", "controller", "flow", "event")
+
+FLOW = "flow"
 
 Record = Callable[[str, str, dict[str, Any]], None]
 
@@ -103,6 +108,14 @@ class ControlRecord:
             if ack.executed_ns:
                 facts["executed_ms"] = round((ack.executed_ns - sent_ns) / 1e6, 3)
         self._keep("answer", ack.reason, facts)
+
+    def flow(self, findings: FlowFindings) -> None:
+        """Record a fit of the flow."""
+        self._keep(FLOW, "", findings.facts())
+
+    def flow_failed(self, text: str) -> None:
+        """Record that the flow is no longer fitted."""
+        self._keep("note", text, {})
 
     def failed(self, text: str) -> None:
         """Record that the controller failed or was stopped."""

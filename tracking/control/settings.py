@@ -7,13 +7,15 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from stream.property_range import PropertyRange
 from stream.settings import Section
 
 # The largest of each quantity that means anything, by the end of its name: 10 m, 1 km/s, 1 L/s, 100 days.
-LARGEST = {"_um": 1e7, "_um_s": 1e9, "_ul_s": 1e6, "_s": 1e7, "": 1e9}
+LARGEST = {"_um": 1e7, "_um_s": 1e9, "_ul_s": 1e6, "_s": 1e7, "_percent": 100.0, "": 1e9}
 SMALLEST = 1e-15  # less than that is 0 or a slip; divided by, it would overflow
 MOST_POSITIONS = 10_000
 LONGEST_TEXT = 1000
+FLOW_QUANTITIES = ("profile", "flow_rate", "wall_shear", "diffusion")
 """Most entries of a list and characters of a text. More is a slip or an attack, not an experiment: 10,000 slices
 of a second are three hours."""
 MAX_AGE = (
@@ -52,20 +54,10 @@ class _Section(Section):
         return value
 
 
-class HoldFlowSettings(_Section):
-    """Keep the velocity in a band of the channel at a target by setting the pump."""
+class PumpLoopSettings(_Section):
+    """A loop that holds a velocity, and what is proportional to it, by setting the pump."""
 
-    target_um_s: float = Field(description="velocity to hold; negative: against the axis")
-    axis: Literal["x", "y"] = Field("x", description="direction of the velocity")
-    min_height_um: float | None = Field(
-        None, description="lower edge of the band, as a height (focus position + z)"
-    )
-    max_height_um: float | None = Field(
-        None, description="upper edge of the band, as a height (focus position + z)"
-    )
-    min_y_um: float | None = Field(None, description="lower edge of the band in y")
-    max_y_um: float | None = Field(None, description="upper edge of the band in y")
-    min_tracks: int = Field(5, ge=1, description="no correction while fewer tracks are in the band")
+    min_tracks: int = Field(5, ge=1, description="no correction while fewer tracks count")
     min_flow_ul_s: float = Field(0.0, description="lowest set-point that the controller commands")
     max_flow_ul_s: float = Field(gt=0, description="highest set-point that the controller commands")
     ul_s_per_um_s: float | None = Field(
@@ -86,10 +78,42 @@ class HoldFlowSettings(_Section):
     def _ordered(self) -> Self:
         if self.min_flow_ul_s >= self.max_flow_ul_s:
             raise ValueError("min_flow_ul_s must be less than max_flow_ul_s")
+        return self
+
+
+class HoldFlowSettings(PumpLoopSettings):
+    """Keep the velocity in a band of the channel at a target by setting the pump."""
+
+    target_um_s: float = Field(description="velocity to hold; negative: against the axis")
+    axis: Literal["x", "y"] = Field("x", description="direction of the velocity")
+    min_height_um: float | None = Field(
+        None, description="lower edge of the band, as a height (focus position + z)"
+    )
+    max_height_um: float | None = Field(
+        None, description="upper edge of the band, as a height (focus position + z)"
+    )
+    min_y_um: float | None = Field(None, description="lower edge of the band in y")
+    max_y_um: float | None = Field(None, description="upper edge of the band in y")
+
+    @model_validator(mode="after")
+    def _a_band(self) -> Self:
         for low, high in ((self.min_height_um, self.max_height_um), (self.min_y_um, self.max_y_um)):
             if low is not None and high is not None and low >= high:
                 raise ValueError("the band is empty: its lower edges must be less than its upper edges")
         return self
+
+
+class HoldFlowRateSettings(PumpLoopSettings):
+    """Keep the flow rate that the fit of the flow finds at a target by setting the pump; needs `[channel]`."""
+
+    target_ul_s: float = Field(description="flow rate to hold; negative: against the x axis")
+
+
+class HoldShearSettings(PumpLoopSettings):
+    """Keep the shear stress at the wall at a target by setting the pump; needs `[channel]` and a viscosity."""
+
+    target_pa: float = Field(gt=0, description="shear stress to hold, Pa")
+    of: Literal["mean", "maximum"] = Field("mean", description="over the wall of the section")
 
 
 class HoldFocusSettings(_Section):
@@ -132,14 +156,35 @@ class Enough(_Section):
     bin_um: float = Field(25.0, gt=0, description="width of the profile's bins in depth")
     min_depth_um: float | None = Field(None, description="only trajectories above this depth z count")
     max_depth_um: float | None = Field(None, description="only trajectories below this depth z count")
+    profile_percent: float | None = Field(
+        None,
+        gt=0,
+        description="standard error of the fitted velocity over the section (rms), % of its maximum",
+    )
+    flow_rate_percent: float | None = Field(None, gt=0, description="standard error of the flow rate, %")
+    wall_shear_percent: float | None = Field(
+        None, gt=0, description="standard error of the mean shear stress at the wall, %"
+    )
+    diffusion_percent: float | None = Field(
+        None, gt=0, description="standard error of the diffusion coefficient, %"
+    )
     longest_s: float | None = Field(
         None, gt=0, description="continue after this long even if the criteria are not met"
     )
 
+    @property
+    def of_the_flow(self) -> dict[str, float]:
+        """The criteria on the fit of the flow: largest standard error, %, by quantity."""
+        given = {name: getattr(self, f"{name}_percent") for name in FLOW_QUANTITIES}
+        return {name: percent for name, percent in given.items() if percent is not None}
+
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if self.trajectories is None and self.standard_error_um_s is None:
-            raise ValueError("give trajectories, standard_error_um_s or both")
+        if self.trajectories is None and self.standard_error_um_s is None and not self.of_the_flow:
+            raise ValueError(
+                "give at least one of trajectories, standard_error_um_s, "
+                + ", ".join(f"{name}_percent" for name in FLOW_QUANTITIES)
+            )
         low, high = self.min_depth_um, self.max_depth_um
         if low is not None and high is not None and low >= high:
             raise ValueError("min_depth_um must be less than max_depth_um")
@@ -204,8 +249,20 @@ class ProtocolSettings(_Section):
         0, ge=0, description="number of slices to skip because they have been measured already"
     )
 
+    @property
+    def needs_flow(self) -> str:
+        """The setting that needs the fit of the flow; "" if there is none."""
+        names = [name for step in self.steps if step.until is not None for name in step.until.of_the_flow]
+        return f"protocol.steps.until.{names[0]}_percent" if names else ""
 
-class PulseOnEntrySettings(_Section):
+    @property
+    def needs_viscosity(self) -> str:
+        """The setting that needs the viscosity; "" if there is none."""
+        needs = any(step.until is not None and step.until.wall_shear_percent for step in self.steps)
+        return "protocol.steps.until.wall_shear_percent" if needs else ""
+
+
+class PulseOnEntrySettings(_Section, PropertyRange):
     """Fire the trigger at the moment at which a particle is predicted to enter a region."""
 
     min_x_um: float | None = Field(None, description="lower edge of the region in x")
@@ -272,13 +329,28 @@ class StopWhenSettings(_Section):
         return self
 
 
-KINDS = ("hold_flow", "hold_focus", "until_enough", "pulse_on_entry", "stop_when", "file")
+KINDS = (
+    "hold_flow",
+    "hold_flow_rate",
+    "hold_shear",
+    "hold_focus",
+    "until_enough",
+    "pulse_on_entry",
+    "stop_when",
+    "file",
+)
 
 
 class ControllerSettings(_Section):
     """The feedback controller: exactly one of the built-in ones, or a Python file of yours."""
 
     hold_flow: HoldFlowSettings | None = Field(None, description="hold a velocity by setting the pump")
+    hold_flow_rate: HoldFlowRateSettings | None = Field(
+        None, description="hold the fitted flow rate by setting the pump"
+    )
+    hold_shear: HoldShearSettings | None = Field(
+        None, description="hold the fitted shear stress at the wall by setting the pump"
+    )
     hold_focus: HoldFocusSettings | None = Field(None, description="hold the depth by moving the focus")
     until_enough: UntilEnoughSettings | None = Field(
         None, description="measure each slice until it is enough"
@@ -294,9 +366,31 @@ class ControllerSettings(_Section):
 
     def check_ages(self, watchdog_s: float) -> None:
         """Raise `ValueError` if it would act on results as old as `limits.watchdog_s`, s, or older."""
-        for kind in ("hold_flow", "hold_focus"):
+        for kind in ("hold_flow", "hold_flow_rate", "hold_shear", "hold_focus"):
             if (given := getattr(self, kind)) is not None:
                 check_max_age(given.max_age_s, watchdog_s, f"controller.{kind}.max_age_s")
+
+    @property
+    def needs_flow(self) -> str:
+        """The setting that needs the fit of the flow; "" if there is none."""
+        for kind in ("hold_flow_rate", "hold_shear"):
+            if getattr(self, kind) is not None:
+                return f"controller.{kind}"
+        if self.until_enough is not None and self.until_enough.of_the_flow:
+            return f"controller.until_enough.{next(iter(self.until_enough.of_the_flow))}_percent"
+        return ""
+
+    @property
+    def needs_viscosity(self) -> str:
+        """The setting that needs the viscosity; "" if there is none."""
+        if self.hold_shear is not None:
+            return "controller.hold_shear"
+        until = self.until_enough
+        return (
+            "controller.until_enough.wall_shear_percent"
+            if until is not None and until.wall_shear_percent
+            else ""
+        )
 
     @property
     def steers_the_run(self) -> bool:

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from stream.errors import ConfigurationError, LinkError
 from stream.link import Receiver
@@ -29,6 +30,9 @@ from tracking.control.limited_reports import LimitedReports
 from tracking.control.record import ControlRecord, Record, nothing
 from tracking.control.record_conditions import Condition
 from tracking.control.switch import Choice, ControllerSwitch
+
+if TYPE_CHECKING:
+    from tracking.physics.live.follower import FlowFollower, LiveFlow
 
 log = logging.getLogger(__name__)
 
@@ -92,10 +96,12 @@ class ControlStage:
         conditions: Sequence[Condition] = (),
         *,
         has_effect: bool = True,
+        flow: FlowFollower | None = None,
     ) -> None:
         """`reply_poll_s` is how long to wait for a frame while a reply is outstanding: `WOKEN_POLL_S` where a reply
         ends the receiver's wait. `conditions` ask the recorder to keep frames, whatever the controller does.
         `has_effect`: whether there is a microscope; commands are recorded as without effect otherwise.
+        `flow` fits the flow in the channel.
         """
         self._receiver = receiver
         self._controller = controller
@@ -106,6 +112,8 @@ class ControlStage:
         self._switch = switch
         self._reply_poll_s = reply_poll_s
         self._conditions = conditions
+        self._flow = flow
+        self._flow_known: LiveFlow | None = None
         self._frame = -1
         self._beats = controller is not None
         self._told_of_no_effect = False
@@ -146,8 +154,10 @@ class ControlStage:
         if isinstance(message, Tracks):
             self._counts["received"] += 1
             self._judge(message)
+            self._follow_flow(message)
             self._control(aged(message, time.perf_counter_ns()))
         elif isinstance(message, StreamEnd):
+            self._follow_flow(None)
             self._state = StageState.DRAINING
             self._drained_s = time.monotonic() + LAST_REPLIES_S
         else:
@@ -204,6 +214,7 @@ class ControlStage:
         self._beats = self._beats or choice.controller is not None
         self.failure = ""
         self._refusals.clear()
+        self._tell_flow()
         return choice
 
     def _judge(self, tracks: Tracks) -> None:
@@ -215,6 +226,34 @@ class ControlStage:
                     self._counts["events_asked"] += 1
                 except LinkError as error:
                     self._report_often(f"{command.sender} could not ask for an event", str(error))
+
+    def _follow_flow(self, tracks: Tracks | None) -> None:
+        """Take a frame into the fit of the flow, and tell a new fit; None: the last one. A failure ends the fit."""
+        if self._flow is None:
+            return
+        try:
+            if tracks is not None:
+                self._flow.take_in(tracks)
+            found = self._flow.poll() if tracks is not None else self._flow.finish()
+        except KeyboardInterrupt:
+            raise
+        except Exception as error:  # noqa: BLE001 - a run does not end because its flow cannot be fitted
+            self._flow.close()
+            self._flow = None
+            why = f"the flow is no longer fitted: {in_words(error)}"
+            self._report(f"{why}\n{whole_traceback(error)}")
+            self._record.flow_failed(why)
+            return
+        if found is not None:
+            self._flow_known = found
+            self._record.flow(found.findings)
+            self._tell_flow()
+
+    def _tell_flow(self) -> None:
+        if self._flow_known is not None:
+            self._call(
+                getattr(self._controller, "flow_fitted", None), "on a fit of the flow", self._flow_known
+            )
 
     def _control(self, tracks: Tracks) -> None:
         controller, self._frame = self._controller, tracks.info.frame
@@ -303,7 +342,7 @@ class ControlStage:
             return  # `released` is called when the safe state ends
         self._call(getattr(controller, "acknowledged", None), "on an acknowledgement", reply)
 
-    def _call(self, method: Callable[..., None] | None, when: str, *facts: CommandReply) -> None:
+    def _call(self, method: Callable[..., None] | None, when: str, *facts: CommandReply | LiveFlow) -> None:
         if method is None or self.failure:
             return
         try:
@@ -371,7 +410,9 @@ class ControlStage:
         )
 
     def close(self) -> None:
-        """Close the message link and the command channel. Idempotent."""
+        """Close the message link and the command channel, and end the fit. Idempotent."""
+        if self._flow is not None:
+            self._flow.close()
         self._receiver.close()
         self._channel.close()
 

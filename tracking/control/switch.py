@@ -49,9 +49,17 @@ class ControllerSwitch:
     """Makes the requested controllers. No code is loaded on request: a `file` must be the experiment's own."""
 
     def __init__(
-        self, requests: Requests, own: ControllerSettings | None = None, watchdog_s: float = math.inf
+        self,
+        requests: Requests,
+        own: ControllerSettings | None = None,
+        watchdog_s: float = math.inf,
+        *,
+        has_flow: bool = False,
+        has_viscosity: bool = False,
     ) -> None:
+        """`has_flow`: whether the run fits the flow, `has_viscosity`: and knows the liquid's viscosity."""
         self._requests = requests
+        self._has_flow, self._has_viscosity = has_flow, has_viscosity
         self._watchdog_s = watchdog_s
         self._own_file = None if own is None else own.file
 
@@ -81,6 +89,14 @@ class ControllerSwitch:
         except ValidationError as error:
             raise ConfigurationError(describe(error)) from error
         kind = next(name for name in KINDS if getattr(settings, name) is not None)
+        if settings.needs_flow and not self._has_flow:
+            raise ConfigurationError(
+                f"{settings.needs_flow} needs the fit of the flow, and this experiment has no [channel]"
+            )
+        if settings.needs_viscosity and not self._has_viscosity:
+            raise ConfigurationError(
+                f"{settings.needs_viscosity} needs the viscosity, and this experiment has no flow.viscosity_mpa_s"
+            )
         if settings.file is not None and not self._is_own(settings.file):
             raise ConfigurationError(
                 f"only the experiment's own controller file can be switched on, not {settings.file}"

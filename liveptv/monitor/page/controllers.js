@@ -7,6 +7,8 @@ function inWords(name, value, units) {
   return `${name.slice(0, name.length - suffix.length).replaceAll("_", " ")} ${shown(value)}${unit ? ` ${unit}` : ""}`;
 }
 
+const inTime = (s) => (s < 90 ? `about ${Math.ceil(s)} s` : s < 5400 ? `about ${Math.round(s / 60)} min` : `about ${Math.round(s / 3600)} h`);
+
 // The controllers, each with its state and a form for its settings; the run itself checks the settings.
 export class Controllers {
   constructor(command) { Object.assign(this, { command, forms: [], units: [], rows: new Map(), now: null, acts: false }); }
@@ -77,6 +79,7 @@ export class Controllers {
     const kind = control ? control.on : "";
     el("protocol").hidden = kind !== "protocol";
     for (const button of el("protocol").querySelectorAll("button")) button.disabled = !acts;
+    el("protocol-measured").textContent = kind === "protocol" ? this.measured(control) : "";
     const filled = kind ? JSON.stringify([kind, control.settings]) : "";
     if (filled && filled !== this.filled && this.rows.has(kind)) this.fill(this.rows.get(kind).inputs, control.settings);
     this.filled = filled;
@@ -91,6 +94,8 @@ export class Controllers {
 
   measured({ measured, settings }) {
     const found = Object.entries(measured).filter(([, value]) => value !== null);
-    return (found.length ? found : Object.entries(settings)).map(([name, value]) => inWords(name, value, this.units)).join(", ");
+    const left = found.findIndex(([name]) => name === "left_s"), time = left < 0 ? "" : inTime(found.splice(left, 1)[0][1]);
+    const words = (found.length ? found : Object.entries(settings)).map(([name, value]) => inWords(name, value, this.units)).join(", ");
+    return time ? `${time} left; ${words}` : words;
   }
 }

@@ -2,6 +2,7 @@ import { Camera } from "./camera.js";
 import { depthColour, drawBar } from "./colours.js";
 import { drawHistogram } from "./histogram.js";
 import { drawProfile } from "./profile.js";
+import { drawResiduals } from "./residuals.js";
 import { Series } from "./series.js";
 import { Space } from "./space.js";
 import { Steering } from "./steering.js";
@@ -111,9 +112,11 @@ function showSummary(now) {
   steering.show(now);
   series.show(now.series);
   measured.velocity_um_s = now.series.length ? now.series[now.series.length - 1][7] : null;
-  drawProfile(el("profile"), now.profile);
-  text("profile-caption", now.profile.tracks ? `${now.profile.tracks} trajectories; bars: standard error${now.profile.theory ? "; dashed: laminar flow" : ""}` : "");
+  drawProfile(el("profile"), { ...now.profile, fit: now.profile.over === "height" && !now.flow?.was_before ? now.flow?.profile : null });
+  text("profile-caption", now.profile.tracks ? `${now.profile.tracks} trajectories; bars: standard error${now.profile.theory ? "; dashed: laminar flow" : ""}${now.flow && !now.flow.was_before ? "; line: fit, ± 2 standard errors" : ""}` : "");
+  showFlow(now.flow);
   showDiffusion(now.diffusion);
+  showProperties(now.properties ?? []);
   showDetection(now.detection);
   showChecks(now.checks);
   el("proposed").hidden = !now.proposed; text("proposed", now.proposed && `${now.proposed[0].toUpperCase()}${now.proposed.slice(1)}.`);
@@ -145,6 +148,19 @@ const withError = (value, error) => {
   return `${value.toFixed(digits)} ± ${error.toFixed(digits)}`;
 };
 
+function showFlow(flow) {
+  el("flow").hidden = !flow;
+  if (!flow) return;
+  text("flow-caption", flow.was_before ? "before the pump was changed; it is being measured anew" : "the one of this channel that fits all trajectories; ± standard error");
+  el("flow-rows").replaceChildren(...flow.rows.map(({ name, text: said }) => {
+    const row = document.createElement("tr");
+    for (const words of [name, said]) row.insertCell().textContent = words.replace(/-(?=\d)/g, "\u2212");
+    row.classList.toggle("told", name === "model" && flow.differs);
+    return row;
+  }));
+  drawResiduals(el("residuals"), flow);
+}
+
 function showDiffusion({ um2_s, error_um2_s, axes, third }) {
   el("diffusion").hidden = um2_s === null;
   if (um2_s === null) return;
@@ -152,6 +168,24 @@ function showDiffusion({ um2_s, error_um2_s, axes, third }) {
   const units = { um: "µm", C: "°C" };
   const more = third ? `; ${third.name} ${withError(third.value, third.error)} ${units[third.unit] ?? third.unit}` : "";
   text("diffusion", `Diffusion in the plane: ${withError(um2_s, error_um2_s)} µm²/s (${each.join(", ")})${more}.`);
+}
+
+function showProperties(properties) {
+  el("properties").hidden = !properties.length;
+  const charts = el("property-charts");
+  if (charts.dataset.names !== properties.map((one) => one.name).join()) {
+    charts.dataset.names = properties.map((one) => one.name).join();
+    charts.replaceChildren(...properties.flatMap(({ name }) => {
+      const words = document.createElement("p"), chart = document.createElement("canvas");
+      words.className = "quiet"; chart.className = "chart low"; chart.setAttribute("aria-label", name);
+      return [words, chart];
+    }));
+  }
+  properties.forEach(({ name, edges, counts, tracks, words }, i) => {
+    const [line, chart] = [charts.children[2 * i], charts.children[2 * i + 1]];
+    line.textContent = `${name}: ${words}, ${tracks} trajectories`.replaceAll("-", "\u2212");
+    drawHistogram(chart, { edges, values: counts, across: name, up: "trajectories" });
+  });
 }
 
 function showChecks(checks) {

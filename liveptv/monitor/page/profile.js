@@ -2,13 +2,14 @@ import { fitted, theme, tickText, ticks } from "./colours.js";
 
 const LEFT = 52, BOTTOM = 36, TOP = 8, RIGHT = 12;
 
-// Height over velocity: means of bins with their standard errors, and the laminar flow at the pump's set-point as a line.
+// Height over velocity: means of bins with their standard errors, the laminar flow at the pump's set-point as a dashed
+// line, and the fit of the flow as a line in a band of two standard errors.
 export function drawProfile(canvas, facts) {
   const { pen, width, height } = fitted(canvas);
   const theory = facts.theory, dots = facts.dots || { height_um: [], velocity_um_s: [] }, known = (v) => v !== null;
   const spread = [...dots.velocity_um_s].filter(known).sort((a, b) => a - b), cut = Math.floor(spread.length / 200);
-  const values = [0, ...facts.velocity_um_s.filter(known), ...(theory ? theory.velocity_um_s : []), ...spread.slice(cut, spread.length - cut)];
-  const heights = [...facts.height_um.filter(known), ...(theory ? theory.height_um : []), ...dots.height_um.filter(known)];
+  const fit = facts.fit, values = [0, ...facts.velocity_um_s.filter(known), ...(theory ? theory.velocity_um_s : []), ...(fit ? fit.velocity_um_s : []), ...spread.slice(cut, spread.length - cut)];
+  const heights = [...facts.height_um.filter(known), ...(theory ? theory.height_um : []), ...(fit ? fit.height_um : []), ...dots.height_um.filter(known)];
   pen.font = "12px system-ui, sans-serif";
   if (!heights.length) {
     pen.fillStyle = theme("quiet"); pen.textAlign = "center";
@@ -32,6 +33,12 @@ export function drawProfile(canvas, facts) {
   if (theory) {
     pen.beginPath(); theory.height_um.forEach((h, i) => pen.lineTo(px(theory.velocity_um_s[i]), py(h)));
     pen.strokeStyle = theme("two"); pen.lineWidth = 2; pen.setLineDash([6, 4]); pen.stroke(); pen.setLineDash([]);
+  }
+  if (fit) {
+    const at = (i, side) => pen.lineTo(px(fit.velocity_um_s[i] + side * 2 * fit.error_um_s[i]), py(fit.height_um[i])), order = fit.height_um.map((_, i) => i);
+    pen.beginPath(); order.forEach((i) => at(i, -1)); order.reverse().forEach((i) => at(i, 1)); pen.closePath();
+    pen.fillStyle = theme("one"); pen.globalAlpha = 0.25; pen.fill(); pen.globalAlpha = 1;
+    pen.beginPath(); order.forEach((i) => at(i, 0)); pen.strokeStyle = theme("ink"); pen.lineWidth = 1.5; pen.stroke();
   }
   pen.strokeStyle = pen.fillStyle = theme("one"); pen.lineWidth = 2;
   facts.height_um.forEach((h, i) => {

@@ -47,6 +47,13 @@ def load_controller(
 def _made(settings: ControllerSettings, watchdog_s: float) -> Controller:
     if settings.hold_flow is not None:
         return HoldFlow(settings.hold_flow, watchdog_s)
+    if settings.hold_flow_rate is not None or settings.hold_shear is not None:
+        from tracking.control.controllers.hold_fitted import HoldFlowRate, HoldShear  # 0.3 s, for the fit
+
+        if settings.hold_flow_rate is not None:
+            return HoldFlowRate(settings.hold_flow_rate, watchdog_s)
+        assert settings.hold_shear is not None
+        return HoldShear(settings.hold_shear, watchdog_s)
     if settings.hold_focus is not None:
         return HoldFocus(settings.hold_focus, watchdog_s)
     if settings.until_enough is not None:

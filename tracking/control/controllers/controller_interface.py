@@ -27,6 +27,8 @@ class Controller(Protocol):
     - `acknowledged(ack: CommandReply) -> None`: called with the microscope's reply to each of its commands.
     - `measured() -> dict[str, float]`: measured values and targets, recorded with every command.
     - `happenings() -> list[Happening]`: further entries for the record; called after every update.
+    - `flow_fitted(flow: LiveFlow) -> None`: called with each fit of the flow in the channel, about once a second,
+      before `update`; with the newest one when the controller is switched on.
     - `released() -> None`: called when a safe state has ended, during which `update` was not called.
     - `retarget(value: float)` and `restart()`: called by a protocol with a new set-point or focus position.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from tracking.control.controllers.loop_delay import LoopDelay
-from tracking.control.settings import HoldFlowSettings
+from tracking.control.settings import PumpLoopSettings
 
 RESPONSE_S = 1.5
 """Time constant with which tracks are expected to follow a step of the flow, s: their velocities take up to a
@@ -25,13 +25,13 @@ age, 10 to 200 frames/s, every to every tenth frame tracked, and a pump's lag of
 (tests/tracking/test_late_loops.py). Larger is slower in proportion; at 1 the margin is 1.57."""
 
 
-def measurement_s(settings: HoldFlowSettings, delay: LoopDelay) -> float:
+def measurement_s(settings: PumpLoopSettings, delay: LoopDelay) -> float:
     """Delay of the measured velocity behind the particles', s: of the tracks' velocities and of the average."""
     tracks_s = VELOCITY_FRAMES * math.sqrt(delay.frame_s * math.sqrt(delay.frame_s * delay.interval_s))
     return settings.filter_time_s + tracks_s
 
 
-def integral_time_s(settings: HoldFlowSettings, delay: LoopDelay) -> float:
+def integral_time_s(settings: PumpLoopSettings, delay: LoopDelay) -> float:
     """`settings.integral_time_s`, or longer where the loop has more delay, s.
 
     T, the sum of the delays, is that of the measurement, the age of the results, the time until a command shows,
@@ -45,6 +45,6 @@ def integral_time_s(settings: HoldFlowSettings, delay: LoopDelay) -> float:
     return max(settings.integral_time_s, DEAD_TIMES * delay_s)
 
 
-def response_s(settings: HoldFlowSettings, delay: LoopDelay) -> float:
+def response_s(settings: PumpLoopSettings, delay: LoopDelay) -> float:
     """Time constant with which tracks are expected to follow a step of the flow, s."""
     return max(RESPONSE_S, RESPONSE * measurement_s(settings, delay))

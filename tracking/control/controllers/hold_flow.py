@@ -12,7 +12,7 @@ from tracking.control.controllers.controller_interface import Happening
 from tracking.control.controllers.flow_tuning import integral_time_s, response_s
 from tracking.control.controllers.loop_delay import LoopDelay
 from tracking.control.controllers.measuring import FloatArray, heights_um, measured, weighted_median
-from tracking.control.settings import HoldFlowSettings
+from tracking.control.settings import HoldFlowSettings, PumpLoopSettings
 
 DEADBAND = 1e-3
 """Smallest change of the flow that is sent, as a part of its range. Smaller ones are below the resolution of most
@@ -51,6 +51,10 @@ class HoldFlow:
 
     def __init__(self, settings: HoldFlowSettings, watchdog_s: float = math.inf) -> None:
         """`watchdog_s` is `limits.watchdog_s`; raises `ConfigurationError` if `max_age_s` is not below it."""
+        self._begin_loop(settings, settings.target_um_s, watchdog_s)
+        self._band = settings
+
+    def _begin_loop(self, settings: PumpLoopSettings, target_um_s: float, watchdog_s: float) -> None:
         self._settings = settings
         setting = f"controller.{self.name}.max_age_s"
         self._limit = AgeLimit(self.name, age_limit_s(settings.max_age_s, watchdog_s, setting), setting)
@@ -65,7 +69,7 @@ class HoldFlow:
         self._rate_um_s2 = 0.0
         self._begun_s = self._expected_s = self._expected_um_s = math.nan
         self._sent_s = -math.inf
-        self.target_um_s = settings.target_um_s
+        self.target_um_s = target_um_s
         self.velocity_um_s = self.standard_error_um_s = math.nan
         self._used = 0
 
@@ -123,7 +127,7 @@ class HoldFlow:
         was_late, is_late = self._limit.is_late, self._limit.refuses(self._delay.age_s)
         if was_late and not is_late and self._was_set_by_another(tracks.info):
             self.released()
-        velocities, sigma = band_velocities(tracks, s)
+        velocities, sigma = self._velocities(tracks)
         self._used = len(velocities)
         if self._used < s.min_tracks:
             self._last_s = math.nan
@@ -143,6 +147,10 @@ class HoldFlow:
                 return self._set((s.min_flow_ul_s + s.max_flow_ul_s) / 2.0, now_s)
         self._expect(now_s)
         return self._set(self._correct(dt_s), now_s)
+
+    def _velocities(self, tracks: Tracks) -> tuple[FloatArray, FloatArray]:
+        """Velocities (M,) whose median is held, and their standard errors (M,), um/s."""
+        return band_velocities(tracks, self._band)
 
     def _was_set_by_another(self, info: FrameInfo) -> bool:
         """Whether this frame shows a set-point of the pump that is not the last one asked for."""

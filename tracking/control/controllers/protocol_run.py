@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stream.messages import Command, CommandKind, CommandReply, Tracks
 from tracking.control.controllers.controller_interface import Controller, Happening
 from tracking.control.controllers.sufficiency import Sufficiency
 from tracking.control.settings import Enough, ProtocolSettings, StepSettings, UntilEnoughSettings
+
+if TYPE_CHECKING:
+    from tracking.physics.live.follower import LiveFlow
 
 LONGEST_WAIT_S = 90.0
 """How long to wait for the replies to a slice's commands before the run ends, s. A focus drive or pump may take
@@ -99,10 +102,7 @@ class ProtocolRun:
         """Number of the slice, progress in it, and the inner controller's measured values."""
         own = {"slice": float(self._now.index if self._now is not None else self._next)}
         if self._sufficiency is not None:
-            own |= {
-                "trajectories": float(self._sufficiency.trajectories),
-                "standard_error_um_s": self._sufficiency.standard_error_um_s,
-            }
+            own |= self._sufficiency.measured()
         inner = getattr(self._inner, "measured", None)
         return own | (inner() if inner is not None else {})
 
@@ -123,6 +123,14 @@ class ProtocolRun:
         heard = getattr(self._inner, "acknowledged", None)
         if heard is not None:
             heard(ack)
+
+    def flow_fitted(self, flow: LiveFlow) -> None:
+        """Judge the slice by a fit of the flow, and pass it on."""
+        if self._sufficiency is not None:
+            self._sufficiency.flow_fitted(flow.findings)
+        inner = getattr(self._inner, "flow_fitted", None)
+        if inner is not None:
+            inner(flow)
 
     def released(self) -> None:
         """Measure the current slice again from its beginning, after a safe state has ended."""
@@ -210,6 +218,7 @@ class ProtocolRun:
                 "reached": self._sufficiency.reached,
                 "trajectories": self._sufficiency.trajectories,
                 "standard_error_um_s": self._sufficiency.standard_error_um_s,
+                **{f"{name}_percent": value for name, value in self._sufficiency.flow_percent.items()},
             }
         self._tell("is measured", facts)
         self._now = None

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stream.messages import Tracks
 from tracking.analysis.velocity import velocity_profile
 from tracking.control.controllers.measuring import FloatArray, measured
+from tracking.control.controllers.time_left import TimeLeft
 from tracking.control.settings import Enough
+
+if TYPE_CHECKING:
+    from tracking.physics.live.findings import FlowFindings
 
 JUDGE_S = 0.25
 """Time between two decisions, s. A slice may last that much too long; each decision computes the velocity profile
@@ -20,8 +25,21 @@ with few particles take longer."""
 FIRST_ROOM = 1024
 
 
+QUANTITIES = {
+    "profile": "profile",
+    "flow_rate": "flow_rate_ul_s",
+    "wall_shear": "mean_shear_pa",
+    "diffusion": "diffusion_um2_s",
+}
+"""The criteria on the fit of the flow, and what they are called in its findings."""
+
+
 class Sufficiency:
-    """The trajectories of one slice: how many are long enough, and the standard error of their velocity profile."""
+    """The trajectories of one slice: how many are long enough, and the standard error of their velocity profile.
+
+    With criteria on the flow, `flow_percent` has the standard errors of the fit; only fits of frames of the slice
+    count. `left_s` is the time until all criteria are met, infinite if one never will be, NaN if it is not known.
+    """
 
     def __init__(self, enough: Enough) -> None:
         self._enough = enough
@@ -29,7 +47,20 @@ class Sufficiency:
         self._table = np.zeros((6, FIRST_ROOM))
         self._judged_s = self._began_s = math.nan
         self.trajectories = 0
-        self.standard_error_um_s = math.nan
+        self.standard_error_um_s = self.left_s = math.nan
+        self.flow_percent = dict.fromkeys(enough.of_the_flow, math.nan)
+        wanted = {name: enough.of_the_flow[name] for name in self.flow_percent}
+        if enough.standard_error_um_s is not None:
+            wanted["standard_error"] = enough.standard_error_um_s
+        self._times_left = {name: TimeLeft(error) for name, error in wanted.items()}
+
+    def flow_fitted(self, findings: FlowFindings) -> None:
+        """Take a fit of the flow."""
+        if math.isnan(self._began_s) or findings.time_s < self._began_s:
+            return
+        for name in self.flow_percent:
+            self.flow_percent[name] = percent = findings.percent(QUANTITIES[name])
+            self._times_left[name].add(findings.from_s, findings.time_s, percent)
 
     def update(self, tracks: Tracks) -> bool:
         """Add a frame's tracks; True once the criteria are met, or `longest_s` has passed."""
@@ -50,7 +81,16 @@ class Sufficiency:
         e = self._enough
         many = e.trajectories is None or self.trajectories >= e.trajectories
         wanted = e.standard_error_um_s
-        return many and (wanted is None or self.standard_error_um_s <= wanted)
+        profile = wanted is None or self.standard_error_um_s <= wanted
+        return (
+            many and profile and all(self.flow_percent[name] <= most for name, most in e.of_the_flow.items())
+        )
+
+    def measured(self) -> dict[str, float]:
+        """What is known so far, and the time that is left."""
+        found = {"trajectories": float(self.trajectories), "standard_error_um_s": self.standard_error_um_s}
+        found |= {f"{name}_percent": percent for name, percent in self.flow_percent.items()}
+        return found | {"left_s": self.left_s}
 
     def _take(self, tracks: Tracks) -> None:
         chosen = measured(tracks)
@@ -90,6 +130,14 @@ class Sufficiency:
         depth_um, velocity_um_s = self.profile()
         self.trajectories = len(depth_um)
         self.standard_error_um_s = profile_error_um_s(depth_um, velocity_um_s, self._enough.bin_um)
+        if "standard_error" in self._times_left:
+            self._times_left["standard_error"].add(self._began_s, self._judged_s, self.standard_error_um_s)
+        left = [one.left_s() for one in self._times_left.values()]
+        wanted, seconds = self._enough.trajectories, self._judged_s - self._began_s
+        if wanted is not None:
+            missing = max(wanted - self.trajectories, 0)
+            left.append(missing * seconds / self.trajectories if self.trajectories else math.nan)
+        self.left_s = max(left) if all(math.isfinite(one) or one == math.inf for one in left) else math.nan
 
 
 def profile_error_um_s(depth_um: FloatArray, velocity_um_s: FloatArray, bin_um: float) -> float:

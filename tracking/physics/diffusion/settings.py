@@ -7,7 +7,14 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from stream.settings import Section
-from tracking.physics.diffusion.stokes_einstein import WATER_FROM_C, WATER_TO_C, Derived, Known, derive
+from tracking.physics.diffusion.stokes_einstein import (
+    WATER_FROM_C,
+    WATER_TO_C,
+    Derived,
+    Known,
+    derive,
+    water_viscosity_mpa_s,
+)
 
 
 class DiffusionSettings(Section):
@@ -51,6 +58,13 @@ class DiffusionSettings(Section):
                 "and give viscosity_mpa_s"
             )
         return self
+
+    @property
+    def known_viscosity_mpa_s(self) -> float | None:
+        """The viscosity as it is given, or that of water at the temperature that is given."""
+        if self.viscosity_mpa_s is not None or not self.water or self.temperature_c is None:
+            return self.viscosity_mpa_s
+        return water_viscosity_mpa_s(self.temperature_c)
 
     def third(self, um2_s: float, standard_error_um2_s: float) -> Derived | None:
         """The third of temperature, viscosity and diameter, from D; None where too little is given."""

@@ -53,7 +53,7 @@ class RunningTracks:
         longest_s: float = LONGEST_S,
         min_length: int = MIN_LENGTH,
     ) -> None:
-        self._diffusion, self._factor = diffusion_um2_s, refraction_factor
+        self.diffusion_um2_s, self._factor = diffusion_um2_s, refraction_factor
         self._longest_s, self._min_length = longest_s, min_length
         self._count = 0
         # The first `_count` columns are in use, in order of track number; those that are over go at `ended`.
@@ -61,6 +61,10 @@ class RunningTracks:
         self._table: FloatArray = np.empty((ROWS, 3, FIRST_ROOM))
         self._facts: FloatArray = np.empty((5, FIRST_ROOM))
         self._ended: list[TrackVelocities] = []
+
+    def drop(self) -> None:
+        """Forget all tracks, alive and ended: the flow is another one from now on."""
+        self._count, self._ended = 0, []
 
     def __len__(self) -> int:
         return int((self._facts[OVER, : self._count] == 0).sum())
@@ -95,7 +99,7 @@ class RunningTracks:
         dt_s, places, sigmas = np.zeros(count), np.zeros((3, count)), np.full((3, count), SAYS_NOTHING_UM)
         dt_s[at] = time_s[row] - self._facts[LAST, at]
         places[:, at], sigmas[:, at] = position[:, row], sigma[:, row]
-        next_detection(self._table[:, :, :count], dt_s, places, sigmas, self._diffusion)
+        next_detection(self._table[:, :, :count], dt_s, places, sigmas, self.diffusion_um2_s)
         self._facts[LAST, at] = time_s[row]
         self._facts[DETECTIONS, at] += 1
         self._facts[FLAGS, at] = rows[8, row]
@@ -157,7 +161,7 @@ class RunningTracks:
         velocity, velocity_sigma = velocity_of(table)
         place, place_sigma = place_of(table)
         duration = facts[LAST] - facts[FIRST]
-        spread = np.broadcast_to(self._diffusion * duration / 3.0, place.shape).copy()
+        spread = np.broadcast_to(self.diffusion_um2_s * duration / 3.0, place.shape).copy()
         self._ended.append(
             TrackVelocities(
                 self._track[columns], facts[FIRST] + duration / 2.0, duration, facts[DETECTIONS].astype(np.int64),

@@ -135,8 +135,9 @@ class RunningDiffusion:
         return self._facts
 
     def _estimated(self) -> dict[str, Any]:
-        sums = np.concatenate([one for one, _ in self._done], axis=1)
-        name = np.concatenate([one for _, one in self._done])
+        done = list(self._done)  # `update` may go on in another thread
+        sums = np.concatenate([one for one, _ in done], axis=1)
+        name = np.concatenate([one for _, one in done])
         deep = np.isfinite(sums[SQUARES][2]).all()
         axes = 3 if deep else 2
         n, total = sums[COUNT], sums[TOTAL]

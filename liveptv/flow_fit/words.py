@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tracking.physics.channel.parameters import FREE
+from tracking.physics.live.findings import FlowFindings
 
 NAMES = {
     "velocity_um_s": ("mean velocity", "µm/s"),
@@ -53,22 +55,70 @@ def in_words(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield words, f"{_number(one, unit)}, log-likelihood ratio {one['log_likelihood_ratio']:.4g}"
 
 
+def live_words(flow: FlowFindings) -> Iterator[tuple[str, str]]:
+    """The same of a fit during a run."""
+    beside = "" if flow.set_point_ul_s is None else f", set-point {flow.set_point_ul_s:.5g} µL/s"
+    yield "mean velocity", _parameter(flow, "velocity_um_s")
+    yield "flow rate", with_error(flow.flow_rate_ul_s.value, flow.flow_rate_ul_s.error, "µL/s") + beside
+    mean, most, fall = flow.mean_shear_pa, flow.max_shear_pa, flow.pressure_gradient_pa_m
+    if mean is not None and most is not None and fall is not None:
+        shear = with_error(mean.value, mean.error, "Pa"), with_error(most.value, most.error, "Pa")
+        yield "wall shear", f"mean {shear[0]}, at most {shear[1]}"
+        yield "pressure falls by", with_error(fall.value, fall.error, "Pa/m")
+    yield "floor at", _parameter(flow, "floor_um")
+    yield "middle at y", _parameter(flow, "center_y_um")
+    for name in ("width_um", "depth_um", "slip_um", "flow_index"):
+        if flow.parameters[name].error > 0:
+            yield NAMES[name][0], _parameter(flow, name)
+    yield "model", _told(flow.told, [flow.tests[name].size for name in flow.told])
+    yield (
+        "from",
+        f"{flow.tracks} trajectories since {max(flow.from_s, 0.0):.0f} s, {100 * flow.stuck:.1f} % stuck, "
+        f"{100 * flow.wrong:.1f} % wrong",
+    )
+
+
+def _parameter(flow: FlowFindings, name: str) -> str:
+    one = flow.parameters[name]
+    return with_error(one.value, one.error, NAMES[name][1]) + (
+        "" if one.told else "  (the tracks do not tell)"
+    )
+
+
 def _trajectories(found: dict[str, Any]) -> str:
     shares = found["classes"]
     settled = "" if found["settled"] else "; the fit has not settled"
+    since = (
+        "" if found.get("from_s") is None else f" since {found['from_s']:.1f} s, when the pump had changed"
+    )
     return (
-        f"{found['trajectories']}, {100 * shares['stuck']:.1f} % stuck, "
+        f"{found['trajectories']}{since}, {100 * shares['stuck']:.1f} % stuck, "
         f"{100 * shares['wrong']:.1f} % wrong{settled}"
     )
 
 
 def _model(found: dict[str, Any]) -> str:
     told = found["misfit"]["told"]
+    return _told(told, [found["misfit"]["tests"][name]["size"] for name in told])
+
+
+def _told(told: Sequence[str], sizes: Sequence[float]) -> str:
     if not told:
         return "nothing says that the flow is another one"
-    largest = max(found["misfit"]["tests"][name]["size"] for name in told)
-    return f"told: {', '.join(DIFFERENT[name] for name in told)}; up to {100 * largest:.1f} % of the maximum (rms)"
+    what = ", ".join(DIFFERENT[name] for name in told)
+    return f"told: {what}; up to {100 * max(sizes):.1f} % of the maximum (rms)"
 
 
 def _number(one: dict[str, Any], unit: str) -> str:
     return f"{one['value']:.5g} ± {one['standard_error']:.2g} {unit}".rstrip()
+
+
+def with_error(value: float, error: float, unit: str) -> str:
+    """A value to two digits of its standard error."""
+    if not (math.isfinite(error) and error > 0):
+        return f"{value:.4g} {unit}".rstrip()
+    digits = 1 - math.floor(math.log10(error))
+    if 0 <= digits <= 5:
+        return f"{value:.{digits}f} ± {error:.{digits}f} {unit}".rstrip()
+    shown = max(digits + math.floor(math.log10(max(abs(value), error))) + 1, 2)
+    return f"{value:.{shown}g} ± {error:.2g} {unit}".rstrip()
