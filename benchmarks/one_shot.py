@@ -11,6 +11,8 @@ CASE is one of
 - `dtai`: the true places of frames 6 to 10 (the crops are of frames 1 to 5); the network of `dtai.py`, trained on
   1,772 labelled cut-outs and PSF models, finds 99.2 % of them.
 - `simulated`: Gaussian spots with exact places, and the Cramer-Rao bound.
+- `centres`: no network, only the centre by symmetry of each lone particle of dtai's frames 1 to 3, as `--at` finds
+  it, against its true place.
 
 With two references each of the three has errors of its own, which follow from the three differences as far as they
 are independent (three-cornered hat): the noise of an image that all three see is not in them.
@@ -52,6 +54,7 @@ PLACES = {
     "colloids": ("18,20,24", "39,32,24", "24,52,24", "34,48,14", "12,44,12"),
     "simulated": ("60,60", "140,60", "60,140", "140,140", "220,60"),
 }
+LONE_PX, LONE_EDGE_PX = 30.0, 75.0
 SPOT_PX, SPOT_PEAK, SPOT_NOISE = 1.7, 0.3, 0.03
 SIDE_PX, PITCH_PX, IMAGES = 400, 40, 12
 
@@ -256,6 +259,43 @@ def scored(case: Case, tables: list[dict[str, np.ndarray]]) -> dict[str, Any]:
     return row
 
 
+def centres() -> dict[str, Any]:
+    """The error of the centres that symmetry gives for single crops."""
+    from calibration.errors import CalibrationError
+    from calibration.examples.crops import At
+    from calibration.examples.objects import crops_at, free
+
+    folder = DATA / "dtai-astigmatic"
+    with (folder / "ground_truth.csv").open() as file:
+        rows = [{k: float(v) for k, v in line.items()} for line in csv.DictReader(file)]
+    off, failed = [], 0
+    for number in (1, 2, 3):
+        true = np.array([[r["x0"], r["y0"], max(r["W"], r["H"])] for r in rows if r["fr"] == number])
+        places, across = true[:, :2], true[:, 2]
+        apart = np.hypot(*(places[:, None] - places[None]).transpose(2, 0, 1)) + 1e9 * np.eye(len(true))
+        inside = np.minimum(places, 1023 - places).min(axis=1) > LONE_EDGE_PX
+        for x, y in places[(apart.min(axis=1) > 0.75 * across + LONE_PX) & inside]:
+            try:
+                (crop,) = crops_at(folder / f"B{number:05d}.tif", [At(round(x), round(y))])
+                (found,) = free([crop])
+            except CalibrationError:
+                failed += 1
+            else:
+                off.append((found.centre_px[1] + crop.left - x, found.centre_px[0] + crop.top - y))
+    errors = np.array(off)
+    distance = np.hypot(*errors.T)
+    return {
+        "case": "centres",
+        "particles": len(off) + failed,
+        "failed": failed,
+        "bias_px": np.median(errors, axis=0).round(4).tolist(),
+        "spread_px": spread(errors).round(4).tolist(),
+        "median_apart_px": round(float(np.median(distance)), 4),
+        "within_0.1_px": round(float((distance < 0.1).mean()), 4),
+        "largest_px": round(float(distance.max()), 3),
+    }
+
+
 def bound_px() -> float:
     """Cramer-Rao bound of the simulated spots' x; that of brightness and light is independent of it."""
     rows, columns = np.indices((41, 41)) - 20.0
@@ -263,22 +303,26 @@ def bound_px() -> float:
     return float(SPOT_NOISE / np.sqrt(((shape * columns / SPOT_PX**2) ** 2).sum()))
 
 
+def measured(name: str, steps: int, kept: Path | None) -> dict[str, Any]:
+    """Train on a case's crops, or take a kept network, and score it."""
+    case = CASES[name]()
+    row: dict[str, Any] = {"case": name, "crops": len(PLACES[name])}
+    with tempfile.TemporaryDirectory() as folder:
+        model = kept or Path(folder) / "model.onnx"
+        if not model.is_file():
+            row |= trained(name, case, steps, model)
+        row |= scored(case, detected(model, case.tested))
+    return row | ({"bound_px": round(bound_px(), 4)} if name == "simulated" else {})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("case", choices=CASES)
+    parser.add_argument("case", choices=(*CASES, "centres"))
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--model", type=Path, help="a network that was trained before")
     parser.add_argument("--json", type=Path, help="file for the results; those of other cases in it stay")
     given = parser.parse_args()
-    case = CASES[given.case]()
-    row: dict[str, Any] = {"case": given.case, "crops": len(PLACES[given.case])}
-    with tempfile.TemporaryDirectory() as folder:
-        model = given.model or Path(folder) / "model.onnx"
-        if not model.is_file():
-            row |= trained(given.case, case, given.steps, model)
-        row |= scored(case, detected(model, case.tested))
-    if given.case == "simulated":
-        row["bound_px"] = round(bound_px(), 4)
+    row = centres() if given.case == "centres" else measured(given.case, given.steps, given.model)
     print(json.dumps(row, indent=1))
     if given.json is not None:
         rows = json.loads(given.json.read_text(encoding="utf-8"))["rows"] if given.json.is_file() else []
