@@ -17,6 +17,7 @@ from scipy import ndimage
 from engines.refine.field import FieldModel
 from engines.refine.misfit import Misfit
 from engines.refine.psf import FitModel
+from engines.refine.quantity import Quantity
 from engines.refine.spline import BY_X, BY_Y, BY_Z, VALUE, Window, evaluate_window
 
 FloatArray = npt.NDArray[np.float64]
@@ -35,7 +36,8 @@ class PsfModel:
     the particle's centre is the middle pixel. It holds from `z_min_um` to `z_max_um`, at least one node away
     from the first and the last; z is the particle's height minus the focus position, 0 midway between the
     focal lines. `field` is what changes over the field of view, None where one image stands for all of it;
-    `misfit` how far particles that the model has not seen are measured wrong beyond noise, None where not known.
+    `misfit` how far particles that the model has not seen are measured wrong beyond noise, None where not known;
+    `quantity` what stands in the place of depth, None where that is the depth.
     """
 
     coefficients: Float32Array
@@ -47,6 +49,7 @@ class PsfModel:
     polarity: Literal["dark", "bright"]
     field: FieldModel | None = None
     misfit: Misfit | None = None
+    quantity: Quantity | None = None
 
     @classmethod
     def of_fit(cls, fit: FitModel) -> PsfModel:
@@ -61,6 +64,7 @@ class PsfModel:
             fit.polarity,
             fit.field,
             fit.misfit,
+            fit.quantity,
         )
 
     @classmethod
@@ -99,6 +103,7 @@ class PsfModel:
             polarity=self.polarity,
             field=self.field,
             misfit=self.misfit,
+            quantity=self.quantity,
             **noise,
         )
 

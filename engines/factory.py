@@ -106,6 +106,14 @@ def _open(
         )
     if model is not None:
         check_model(model)
+        if _is_object_model(model):
+            if settings.engine == "classical":
+                raise ConfigurationError(
+                    f'{model} is an image model of objects; set detector.engine to "auto" to use it'
+                )
+            from engines.matched.engine import MatchedEngine
+
+            return MatchedEngine(settings, pixel_size_um, model)
     from engines.classical.engine import ClassicalEngine
 
     return ClassicalEngine(settings, pixel_size_um, model)
@@ -128,6 +136,13 @@ def _is_volume_model(model: Path | None) -> bool:
     from engines.volumes.model import is_volume_model
 
     return is_volume_model(model)
+
+
+def _is_object_model(model: Path) -> bool:
+    """Whether it is an image model of objects, for matched filters."""
+    from engines.matched.object_model import is_object_model
+
+    return model.suffix.lower() in CURVE_SUFFIXES and is_object_model(model)
 
 
 def _is_volume_network(model: Path) -> bool:
@@ -220,7 +235,7 @@ def _checked(
         from engines.refine.psf import load_fit_model
 
         psf = OnnxModel(model).psf() if model.suffix.lower() == NETWORK_SUFFIX else load_fit_model(model)
-        if psf is None:
+        if psf is None or psf.quantity is not None:  # its checks go by depth
             return None
         light = None if settings.bright is None else load_flat_field(settings.bright, settings.dark)
         return Inspector(psf, pixel_size_um, light)
@@ -266,6 +281,10 @@ def check_model(model: Path) -> float:
         from engines.volumes.model import load_volume_model
 
         return load_volume_model(model).pixel_size_um
+    if _is_object_model(model):
+        from engines.matched.object_model import load_object_model
+
+        return load_object_model(model).pixel_size_um
     from engines.classical.widths import WidthCurve
 
     return WidthCurve.load(model).pixel_size_um

@@ -14,8 +14,13 @@ BRIGHTNESS = Detections.COLUMNS.index("brightness")
 
 def strongest(table: npt.NDArray[Any], most: int) -> tuple[npt.NDArray[Any], int]:
     """The `most` brightest of a table (columns, N), in their original order, and how many are left out."""
-    excess = table.shape[1] - most
-    if excess <= 0:
-        return table, 0
-    kept = np.sort(np.argsort(-np.nan_to_num(table[BRIGHTNESS], nan=-np.inf), kind="stable")[:most])
-    return np.ascontiguousarray(table[:, kept]), excess
+    kept, excess = strongest_of(table, most)
+    return (np.ascontiguousarray(table[:, kept]), excess) if excess else (table, 0)
+
+
+def strongest_of(table: npt.NDArray[Any], most: int) -> tuple[npt.NDArray[np.intp], int]:
+    """The places of the `most` brightest of a table (columns, N), in their order, and how many are left out."""
+    excess = max(0, table.shape[1] - most)
+    if not excess:
+        return np.arange(table.shape[1]), 0
+    return np.sort(np.argsort(-np.nan_to_num(table[BRIGHTNESS], nan=-np.inf), kind="stable")[:most]), excess

@@ -14,11 +14,17 @@ protect()
 
 if TYPE_CHECKING:
     from liveptv.api.calibrating import calibrate
+    from liveptv.api.calibrations import CalibrationView, open_calibration
     from liveptv.api.comparing import compare
     from liveptv.api.converting import convert
     from liveptv.api.detecting import detect
     from liveptv.api.diffusing import Diffusion, diffusion
+    from liveptv.api.evaluating import Scores, evaluate
     from liveptv.api.experiments import Run, experiment, run
+    from liveptv.api.flows import Flow, flow
+    from liveptv.api.frames import DetectionFrame, TrackFrame
+    from liveptv.api.images import Images
+    from liveptv.api.profiles import Profile
     from liveptv.api.recordings import Recording, read_recording
     from liveptv.api.simulating import simulate
     from liveptv.api.tracking import retrack, track
@@ -29,11 +35,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SHIPPED_MODEL",
+    "CalibrationView",
+    "DetectionFrame",
     "Diffusion",
     "Experiment",
+    "Flow",
+    "Images",
     "LivePTVError",
+    "Profile",
     "Recording",
     "Run",
+    "Scores",
+    "TrackFrame",
     "TrajectoryView",
     "__version__",
     "calibrate",
@@ -41,7 +54,10 @@ __all__ = [
     "convert",
     "detect",
     "diffusion",
+    "evaluate",
     "experiment",
+    "flow",
+    "open_calibration",
     "open_trajectories",
     "read_recording",
     "retrack",
@@ -53,18 +69,28 @@ __all__ = [
 # Imported when they are first used: every worker process imports `liveptv`, and few need any of this.
 _PLACES = {
     "SHIPPED_MODEL": "liveptv.models",
+    "CalibrationView": "liveptv.api.calibrations",
+    "DetectionFrame": "liveptv.api.frames",
     "Diffusion": "liveptv.api.diffusing",
     "Experiment": "liveptv.config",
+    "Flow": "liveptv.api.flows",
+    "Images": "liveptv.api.images",
     "LivePTVError": "stream.errors",
+    "Profile": "liveptv.api.profiles",
     "Recording": "liveptv.api.recordings",
     "Run": "liveptv.api.experiments",
+    "Scores": "liveptv.api.evaluating",
+    "TrackFrame": "liveptv.api.frames",
     "TrajectoryView": "liveptv.api.trajectories",
     "calibrate": "liveptv.api.calibrating",
     "compare": "liveptv.api.comparing",
     "convert": "liveptv.api.converting",
     "detect": "liveptv.api.detecting",
     "diffusion": "liveptv.api.diffusing",
+    "evaluate": "liveptv.api.evaluating",
     "experiment": "liveptv.api.experiments",
+    "flow": "liveptv.api.flows",
+    "open_calibration": "liveptv.api.calibrations",
     "open_trajectories": "liveptv.api.trajectories",
     "read_recording": "liveptv.api.recordings",
     "retrack": "liveptv.api.tracking",

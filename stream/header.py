@@ -25,6 +25,8 @@ from stream.messages import (
     StreamStart,
     Tracks,
 )
+from stream.particle_properties import check_names, property_columns
+from stream.particle_tables import RESERVED
 
 SCHEMA = 1
 MAX_HEADER_BYTES = 64 * 1024
@@ -53,6 +55,27 @@ EARLIER = {
     "predictions": (),
 }
 """The columns that tables had before; they are still read."""
+
+
+def split_columns(kind: str, columns: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The table's own columns, present or earlier ones, and the names of the properties whose columns follow.
+
+    Raises `WireError` if the columns are not those of a table of this kind.
+    """
+    table = TABLES[kind]
+    for own in (table.COLUMNS, *EARLIER[kind]):
+        rest = columns[len(own) :]
+        if columns[: len(own)] != own:
+            continue
+        names = rest[: len(rest) // (2 * len(table.PREFIXES))] if table.PREFIXES else ()
+        if rest == property_columns(names, table.PREFIXES):
+            try:
+                check_names(names, RESERVED)
+            except ValueError as error:
+                raise WireError(f"{kind} with columns that cannot be: {error}") from error
+            return own, names
+    raise WireError(f"{kind} with columns {list(columns)}; expected {list(table.COLUMNS)}")
+
 
 Int64: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -259,15 +282,12 @@ def check_shape(header: Header) -> None:
         if described is not None and (len(shape) != 3 or len(described.z_um) != shape[0]):
             raise WireError(f"frame of shape {shape} with the heights of {len(described.z_um)} slices")
     elif kind in TABLES:
-        columns = TABLES[kind].COLUMNS
-        if header.columns in EARLIER[kind]:
-            columns = header.columns
+        columns = header.columns
+        split_columns(kind, columns)
         if header.type != "float64" or len(shape) != 2 or shape[0] != len(columns):
             raise WireError(
                 f"{kind} of shape {shape} and type {header.type}; expected [{len(columns)}, N], float64"
             )
-        if header.columns != columns:
-            raise WireError(f"{kind} with columns {list(header.columns)}; expected {list(columns)}")
     elif header.type != "uint8" or shape != [0]:
         raise WireError(
             f"{kind} of shape {shape} and type {header.type}; without an array it must be [0], uint8"

@@ -19,6 +19,7 @@ from stream.frames import (
     FrameInfo,
     ImageArray,
 )
+from stream.particle_properties import NO_PROPERTIES, Properties
 from stream.particle_tables import (
     FLAGS,
     Column,
@@ -37,6 +38,7 @@ __all__ = [
     "MADE_SAFE",
     "NAN",
     "NO_EFFECT",
+    "NO_PROPERTIES",
     "Column",
     "Command",
     "CommandKind",
@@ -52,6 +54,7 @@ __all__ = [
     "Message",
     "ParticleTable",
     "Predictions",
+    "Properties",
     "StageState",
     "Status",
     "StreamEnd",

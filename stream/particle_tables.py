@@ -6,14 +6,22 @@ is sent without a copy.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntFlag
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from stream.frames import NAN, FrameInfo
+from stream.particle_properties import (
+    NO_PROPERTIES,
+    OF_DETECTION,
+    Properties,
+    check_names,
+    property_columns,
+)
 
 FloatArray = npt.NDArray[np.float64]
 FLAGS = "flags"
@@ -37,6 +45,8 @@ class ParticleTable:
     COLUMNS: ClassVar[tuple[str, ...]] = ()
     MORE: ClassVar[tuple[str, ...]] = ()
     """The columns that are NaN where nothing is known, and that tables and files have only where something is."""
+    PREFIXES: ClassVar[tuple[str, ...]] = ()
+    """What the columns of each of its tables of properties begin with."""
     info: FrameInfo
     table: FloatArray
 
@@ -52,6 +62,46 @@ class ParticleTable:
                 f"{type(self).__name__} needs a table of shape ({len(self.COLUMNS)}, N), "
                 f"not {self.table.shape}"
             )
+        tables = self.measured()
+        for properties in tables:
+            check_names(properties.names, RESERVED)
+            if properties.names != tables[0].names:
+                raise ValueError(f"{type(self).__name__} with properties of two sets of names")
+            if properties.names and properties.values.shape[1] != len(self):
+                raise ValueError(
+                    f"properties of {properties.values.shape[1]} particles in {type(self).__name__} of {len(self)}"
+                )
+
+    def measured(self) -> tuple[Properties, ...]:
+        """What is known beside the columns; for each of `PREFIXES` a table, all with the same names."""
+        return ()
+
+    def property_columns(self) -> dict[str, FloatArray]:
+        """The further columns of the particles' properties, in order, each of shape (N,)."""
+        found: dict[str, FloatArray] = {}
+        for prefix, properties in zip(self.PREFIXES, self.measured(), strict=True):
+            found |= properties.columns(prefix)
+        return found
+
+    def of(self, particles: Any) -> Self:
+        """Some of the particles: those of an index array, a mask or a slice, with all that is known of them."""
+        some = (properties.of(particles) for properties in self.measured())
+        return type(self)(self.info, np.ascontiguousarray(self.table[:, particles]), *some)  # type: ignore[call-arg]
+
+    @classmethod
+    def with_rows(cls, info: FrameInfo, rows: FloatArray, names: Sequence[str]) -> Self:
+        """Build a table from `COLUMNS` and the property columns of these names, one below the other.
+
+        `rows` has the shape (columns, N) and is not copied. Raises `ValueError` if it does not fit.
+        """
+        fixed, each = len(cls.COLUMNS), len(names)
+        if rows.ndim != 2 or rows.shape[0] != fixed + len(property_columns(names, cls.PREFIXES)):
+            raise ValueError(f"{cls.__name__} with {each} properties cannot have the shape {rows.shape}")
+        starts = range(fixed, len(rows), 2 * each) if each else ()
+        tables = (
+            Properties(tuple(names), rows[at : at + each], rows[at + each : at + 2 * each]) for at in starts
+        )
+        return cls(info, rows[:fixed], *tables)  # type: ignore[call-arg]
 
     def __len__(self) -> int:
         return int(self.table.shape[1])
@@ -100,11 +150,14 @@ class Detections(ParticleTable):
     the probability that it is the true one; `chi_square` of the fit, reduced, in what noise alone gives; `kind`,
     the class of the particle (0, 1, ...), and `p_kind`, its probability; `time_offset_s`, in a volume, the time of
     the slices in which the particle is seen, minus the frame's `time_s`.
+
+    `properties` are what the detector measures beyond that, with standard errors (radius, refractive index ...).
     """
 
     MORE: ClassVar[tuple[str, ...]] = (
         "z_other_um", "p_other", "chi_square", "kind", "p_kind", "time_offset_s",
     )  # fmt: skip
+    PREFIXES: ClassVar[tuple[str, ...]] = ("",)
     info: FrameInfo
     table: FloatArray
     x_um = Column()
@@ -122,6 +175,11 @@ class Detections(ParticleTable):
     p_kind = Column()
     time_offset_s = Column()
     flags = Column()
+    properties: Properties = NO_PROPERTIES
+
+    def measured(self) -> tuple[Properties, ...]:
+        """The properties that the detector measured."""
+        return (self.properties,)
 
 
 class TrackFlag(IntFlag):
@@ -165,6 +223,7 @@ class Tracks(ParticleTable):
     )  # fmt: skip
     """What the row's own detection said, before the tracker decided; with the other columns it gives it back."""
     LINKED: ClassVar[tuple[str, ...]] = ("track_before",)
+    PREFIXES: ClassVar[tuple[str, ...]] = ("", OF_DETECTION)
     info: FrameInfo
     table: FloatArray
     track = Column()
@@ -198,6 +257,12 @@ class Tracks(ParticleTable):
     p_kind_detected = Column()
     track_before = Column()
     flags = Column()
+    properties: Properties = NO_PROPERTIES
+    detected: Properties = NO_PROPERTIES
+
+    def measured(self) -> tuple[Properties, ...]:
+        """The properties of the particles, and those that this frame's detections gave them."""
+        return self.properties, self.detected
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -244,3 +309,10 @@ class Predictions(ParticleTable):
     missed = Column()
     kind = Column()
     flags = Column()
+
+
+RESERVED = frozenset({"frame", *Detections.COLUMNS, *Tracks.COLUMNS, *Predictions.COLUMNS}) | {
+    "time_s", "camera_frame", "wall_s", "focus_um", "flow_ul_s", "exposure_ms", "row", "length", "first_frame",
+    "last_frame",
+}  # fmt: skip
+"""Names of columns that a property cannot have."""

@@ -36,6 +36,7 @@ from stream.header import (
     check_shape,
     decode_header,
     encode_header,
+    split_columns,
 )
 from stream.limits import fitted, least
 from stream.messages import (
@@ -48,6 +49,7 @@ from stream.messages import (
     FrameInfo,
     ImageArray,
     Message,
+    ParticleTable,
     Predictions,
     Status,
     StreamEnd,
@@ -126,9 +128,11 @@ def assemble(header: Header, payload: Payload) -> Message:
         return Frame(_info(header), image)
     if kind in TABLES:
         table = _array(header, view)
-        if header.columns != TABLES[kind].COLUMNS:
-            return TABLES[kind].from_columns(_info(header), **dict(zip(header.columns, table, strict=True)))
-        return TABLES[kind](_info(header), table)
+        own, names = split_columns(kind, header.columns)
+        if own != TABLES[kind].COLUMNS:
+            earlier = TABLES[kind].from_columns(_info(header), **dict(zip(own, table, strict=False)))
+            table = np.concatenate([earlier.table, table[len(own) :]])
+        return TABLES[kind].with_rows(_info(header), table, names)
     if kind == "command" and header.command is not None:
         c = header.command
         at_time_s = _number(c.at_time_s)
@@ -166,13 +170,13 @@ def _describe(
 
     match message:
         case Frame():
-            return _describe_array("frame", message.info, message.image, source, link)
+            return _describe_array("frame", message.info, message.image, (), source, link)
         case Detections():
-            return _describe_array("detections", message.info, message.table, source, link)
+            return _describe_table("detections", message, source, link)
         case Tracks():
-            return _describe_array("tracks", message.info, message.table, source, link)
+            return _describe_table("tracks", message, source, link)
         case Predictions():
-            return _describe_array("predictions", message.info, message.table, source, link)
+            return _describe_table("predictions", message, source, link)
         case Command() as c:
             if isinstance(c.value, float) and not math.isfinite(c.value):
                 raise WireError(f"{c.kind} cannot be sent: its value is {c.value}; give a finite number")
@@ -195,8 +199,22 @@ def _describe(
             return bare("end", e.run_id, end=EndFields(e.source, e.offered, e.dropped, e.reason))
 
 
+def _describe_table(
+    kind: Kind, message: ParticleTable, source: str, link: LinkFields | None
+) -> tuple[Header, memoryview]:
+    table, further = message.table, message.property_columns()
+    if further:  # the rows of a table without properties are sent without a copy
+        table = np.concatenate([table, *(column[None] for column in further.values())])
+    return _describe_array(kind, message.info, table, (*message.COLUMNS, *further), source, link)
+
+
 def _describe_array(
-    kind: Kind, info: FrameInfo, array: npt.NDArray[Any], source: str, link: LinkFields | None
+    kind: Kind,
+    info: FrameInfo,
+    array: npt.NDArray[Any],
+    columns: tuple[str, ...],
+    source: str,
+    link: LinkFields | None,
 ) -> tuple[Header, memoryview]:
     fields = InfoFields(
         info.camera_frame,
@@ -215,7 +233,6 @@ def _describe_array(
         None if info.volume is None else _volume_fields(info.volume),
     )
     name: Any = array.dtype.name
-    columns = TABLES[kind].COLUMNS if kind in TABLES else ()
     header = Header("array-1.0", source, kind, SCHEMA, name, array.shape, info.frame, info.run_id, columns)
     if name not in ITEM_BYTES:
         raise WireError(f"{kind} of type {name} cannot be sent; images are uint8 or uint16, tables float64")

@@ -13,10 +13,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from stream.messages import DetectionFlag, Detections, TrackFlag, Tracks
+from stream.messages import NO_PROPERTIES, DetectionFlag, Detections, Properties, TrackFlag, Tracks
 from tracking.kalman import FARTHEST_UM, SMALLEST_SIGMA_UM
 from tracking.settings import TrackerSettings
-from tracking.trajectories.precision import rounded
+from tracking.trajectories.precision import OF_PROPERTY, rounded
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -59,8 +59,20 @@ def as_kept(detections: Detections, settings: TrackerSettings) -> Detections:
     kind = table[KIND]
     is_class = (kind >= 0) & (kind <= MOST_KIND) & (kind == np.floor(kind))
     table[KIND : P_KIND + 1, ~is_class] = np.nan
-    table[Z_OTHER : P_KIND + 1, ~np.isfinite(table[[X, Y]]).all(axis=0)] = np.nan
-    return replace(detections, table=table)
+    lost: npt.NDArray[np.bool_] = np.asarray(~np.isfinite(table[[X, Y]]).all(axis=0))
+    table[Z_OTHER : P_KIND + 1, lost] = np.nan
+    return replace(detections, table=table, properties=_properties_kept(detections.properties, lost))
+
+
+def _properties_kept(properties: Properties, lost: npt.NDArray[np.bool_]) -> Properties:
+    """Properties in the precision of a file, without those of the `lost` (N,)."""
+    if not properties.names:
+        return properties
+    values = properties.values.astype(np.float32).astype(np.float64)
+    errors = np.array([rounded(OF_PROPERTY, error) for error in properties.errors], np.float64)
+    values[:, lost] = np.nan
+    errors[~(np.isfinite(errors) & (errors > 0)) | np.isnan(values)] = np.nan
+    return replace(properties, values=values, errors=errors)
 
 
 def assumed_um(settings: TrackerSettings) -> tuple[float, float, float]:
@@ -128,4 +140,14 @@ def detections_in(tracks: Tracks) -> Detections:
     found[-1] = 0.0
     is_reduced = table[-1].astype(np.int64) & TrackFlag.REDUCED != 0
     found[-1, at[is_reduced]] = DetectionFlag.REDUCED
-    return Detections(tracks.info, found)
+    return Detections(tracks.info, found, _properties_in(tracks, found.shape[1], at))
+
+
+def _properties_in(tracks: Tracks, count: int, at: npt.NDArray[np.int64]) -> Properties:
+    """What `count` detections said of their particles; those of the tracks with one are at the places `at`."""
+    if not tracks.detected.names:
+        return NO_PROPERTIES
+    said = tracks.detected.of(tracks.detection >= 0)
+    found = Properties.unknown(said.names, count)
+    found.values[:, at], found.errors[:, at] = said.values, said.errors
+    return found

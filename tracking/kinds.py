@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.messages import Detections, Tracks
+from tracking.known_tracks import found_again
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -58,11 +59,9 @@ class TrackKinds:
 
     def _follow(self, tracks: IntArray) -> None:
         """Keep what is known of the tracks (N,) that there are now; both are in order of their numbers."""
-        at = np.searchsorted(self._tracks, tracks)
-        old = at < self._tracks.size
-        old[old] = self._tracks[at[old]] == tracks[old]
+        old, at = found_again(self._tracks, tracks)
         evidence, seen = np.zeros((MOST_KINDS, tracks.size)), np.zeros(tracks.size)
-        evidence[:, old], seen[old] = self._evidence[:, at[old]], self._seen[at[old]]
+        evidence[:, old], seen[old] = self._evidence[:, at], self._seen[at]
         self._tracks, self._evidence, self._seen = tracks, evidence, seen
 
     def _learn(self, row: IntArray, detections: FloatArray) -> None:

@@ -15,4 +15,5 @@ def without_excess(tracks: Tracks, most: int | None) -> tuple[Tracks, int]:
     predicted = np.flatnonzero(tracks.detection < 0)
     tells = ~np.isnan(tracks.track_before[predicted])  # what else would be lost comes last
     predicted = predicted[np.argsort(tells, kind="stable")][:excess]
-    return Tracks(tracks.info, np.delete(tracks.table, predicted, axis=1)), len(predicted)
+    kept = np.delete(np.arange(len(tracks)), predicted)
+    return tracks.of(kept), len(predicted)

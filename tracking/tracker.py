@@ -14,6 +14,7 @@ from tracking.as_detected import note_detected
 from tracking.flow_tracker import FlowTracker
 from tracking.frame_clock import FrameClock
 from tracking.kinds import TrackKinds
+from tracking.properties import TrackProperties
 from tracking.settings import TrackerSettings
 from tracking.switching.tracker import SwitchingTracker
 
@@ -38,7 +39,8 @@ class OnlineTracker:
 
     Where detections have a second depth, on the other side of focus, the motion of a track decides between the two
     (`tracking.sides`, mode flow), now and for earlier rows; `counts` then holds how often (`revised`). Rows have
-    the class of particle that most of the track's detections say (`tracking.kinds`).
+    the class of particle that most of the track's detections say (`tracking.kinds`), and the mean of each property
+    that detections have (`tracking.properties`).
 
     Where motion switches (`tracking.switching`), the links of a frame are decided once more when the next one is
     known: rows then say under which number the track's last row was sent (`track_before`), and `counts` holds how
@@ -56,6 +58,7 @@ class OnlineTracker:
         self._switching: SwitchingTracker | None = None
         self._switches: bool | None = None
         self._kinds = TrackKinds()
+        self._properties = TrackProperties()
         self._last: FrameInfo | None = None
         self._axes = 0
         self._focus_um = 0.0
@@ -145,7 +148,7 @@ class OnlineTracker:
             tracks = self._switching.step(detections, self._clock, self._focus_um)
         self._kinds.write(tracks.table, detections.table)
         note_detected(tracks.table, detections.table)
-        return tracks
+        return self._properties.write(tracks, detections)
 
     def _decide(self, detections: Detections) -> None:
         """Decide by the first frame with a place between 3D and 2D, and whether motion is switching."""

@@ -26,6 +26,7 @@ STILL_UM = 0.05
 standard error of z (0.3 um and more). Twice as much would accept a drive that still creeps at 10 um/s."""
 READING_APART_S = 0.01
 """Between the two readings, s: a creeping drive moves by more than `STILL_UM` in it. Adds as much to every move."""
+OWN_PIXEL_SIZE = "PixelSize_um"  # property of a camera that knows what a pixel is in object space
 PIXEL_BYTES = {1: "uint8", 2: "uint16"}
 
 
@@ -304,14 +305,19 @@ class Microscope(Actuators):
         """Pixel size in object space from the settings, else from the core, um; None if unknown."""
         if self.settings.pixel_size_um is not None:
             return self.settings.pixel_size_um
+        return self._read_pixel_size_um()
+
+    def _read_pixel_size_um(self) -> float | None:
+        """The core's pixel size, um, else the camera's own (a property `PixelSize_um`); None if neither knows."""
         size_um = float(self._do("pixel size", self.core.getPixelSizeUm))
+        if size_um <= 0 and self.core.hasProperty(self.camera, OWN_PIXEL_SIZE):
+            size_um = float(self._do("pixel size", self.core.getProperty, self.camera, OWN_PIXEL_SIZE))
         return size_um if size_um > 0 else None
 
     def read_state(self) -> WatchedState:
         """The values in the core that can change while the camera runs."""
-        size_um = float(self._do("pixel size", self.core.getPixelSizeUm))
         return WatchedState(
-            pixel_size_um=size_um if size_um > 0 else None,
+            pixel_size_um=self._read_pixel_size_um(),
             exposure_ms=self.read_exposure(),
             bit_depth=int(self._do(self.camera, self.core.getImageBitDepth)),
             shutter_open=self.shutter_is_open() if self.shutter else None,

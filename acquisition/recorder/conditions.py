@@ -6,10 +6,11 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from stream.property_range import PropertyRange
 from stream.settings import Section
 
 
-class RegionSettings(Section):
+class RegionSettings(PropertyRange):
     """A particle is seen in this region for the first time."""
 
     min_x_um: float | None = Field(None, description="lower edge of the region in x")

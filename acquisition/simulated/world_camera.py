@@ -16,7 +16,7 @@ from acquisition.physics.rendering import Sight
 from acquisition.simulated.properties import SimulatedDevice
 from acquisition.simulated.sequence import BufferSource, CameraState, Drawing, FrameSequence
 from acquisition.simulated.truth import TruthFile, write_particles
-from acquisition.simulated.world import WorldSettings
+from acquisition.simulated.world import Particles, WorldSettings
 from stream.errors import ConfigurationError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -59,6 +59,10 @@ class WorldCamera(SimulatedDevice, CameraDevice):
     @abstractmethod
     def _prepare(self) -> Drawing:
         """Change the scene as the optics need it, and make what draws."""
+
+    def _describe(self, particles: Particles) -> Mapping[str, npt.NDArray[np.float64]]:
+        """What the truth says of particles beside place and velocity, by column, (N,) each."""
+        return {}
 
     def get_exposure(self) -> float:
         """Exposure, ms; it limits the frame rate, but neither blurs nor brightens the image."""
@@ -117,7 +121,7 @@ class WorldCamera(SimulatedDevice, CameraDevice):
         path = Path(self._truth_path)
         if self._truth_files:
             path = path.with_name(f"{path.stem}-{self._truth_files + 1}{path.suffix}")
-        truth = TruthFile(path, self.shape(), self._sight())
+        truth = TruthFile(path, self.shape(), self._sight(), self._describe)
         self._truth_files += 1
         return truth
 

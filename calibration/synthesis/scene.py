@@ -18,7 +18,8 @@ class Particles:
     """Particles (N,): which image they are in, and where; x and y from the centre of its first pixel.
 
     `nearest_px` is the distance in the plane to the nearest other particle of the image, those whose centre
-    lies outside the image included; infinite where there is none. `kind` is the class of particle, from 0.
+    lies outside the image included; infinite where there is none. `kind` is the class of particle, from 0. `more`
+    (N, K) are K properties beside these, NaN where a particle does not have one.
     """
 
     frame: IntArray
@@ -28,10 +29,13 @@ class Particles:
     brightness: FloatArray
     nearest_px: FloatArray
     kind: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
+    more: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
 
     def __post_init__(self) -> None:
         if self.kind.size != self.frame.size:
             object.__setattr__(self, "kind", np.zeros(self.frame.size, np.int64))
+        if len(self.more) != self.frame.size:
+            object.__setattr__(self, "more", np.empty((self.frame.size, 0)))
 
     def __len__(self) -> int:
         return int(self.frame.size)

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,9 @@ from calibration.training.scoring import SCORING_SEED, HeldOut
 from calibration.training.settings import TrainingError, TrainingSettings
 from engines.network.architecture import ParticleNet, Planes, Size
 from engines.network.card_text import KEY
+from engines.network.decode import decode
 from engines.network.model import INPUT, ORIGIN, OUTPUT, OnnxModel, kind_key
-from engines.network.model_card import PLAIN_SCHEMA, SCHEMA, ModelCard
+from engines.network.model_card import FIELD_SCHEMA, PLAIN_SCHEMA, SCHEMA, ModelCard
 from engines.network.preparation import padded
 from engines.network.weights import KEY as WEIGHTS
 from engines.network.weights import pack, unpack
@@ -39,9 +40,19 @@ SIGMA_IMAGES = 96
 SIGMA_RANGE = (0.2, 5.0)
 
 
+class Scales(NamedTuple):
+    """Factors for the standard errors of x, y and z, and for those of properties, by their name."""
+
+    place: tuple[float, float, float]
+    properties: dict[str, float]
+
+
+NO_SCALES = Scales((1.0, 1.0, 1.0), {})
+
+
 def measure_sigma_scale(
     material: Material, settings: TrainingSettings, weights: dict[str, Any], images: int = SIGMA_IMAGES
-) -> tuple[float, float, float]:
+) -> Scales:
     """Root mean square of error over standard error on held-out images; 1 where too few were found."""
     network = _network(settings.size, material)
     network.load_state_dict(weights)
@@ -51,12 +62,19 @@ def measure_sigma_scale(
         maps: npt.NDArray[np.float32] = network(torch.from_numpy(given)).numpy()
         return maps
 
-    errors = HeldOut(material, images, SCORING_SEED + 2).score(detect).evaluation.errors
-    x, y, z = (errors[axis].calibration if axis in errors else math.nan for axis in "xyz")
+    def read(planes: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        return decode(planes, material.learnt)
+
+    score = HeldOut(material, images, SCORING_SEED + 2).score(detect, read=read)
+    errors = score.evaluation.errors
+    axes = "xyz" if material.depth else "xy"
+    place = [errors[axis].calibration if axis in errors else math.nan for axis in axes]
     low, high = SIGMA_RANGE
-    if not all(low < ratio < high for ratio in (x, y, z)):
-        return 1.0, 1.0, 1.0
-    return x, y, z
+    if not all(low < ratio < high for ratio in place):
+        place = [1.0] * len(axes)
+    x, y, z = (*place, 1.0)[:3]
+    learnt = {each.name: each.calibration for each in score.properties if low < each.calibration < high}
+    return Scales((x, y, z), learnt)
 
 
 def make_card(
@@ -64,14 +82,20 @@ def make_card(
     settings: TrainingSettings,
     course: Course,
     calibration_sha256: str = "",
-    sigma_scale: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    scales: Scales = NO_SCALES,
 ) -> ModelCard:
     """The model's metadata; its scores are those of the weights that were kept."""
-    plain = material.field_shape is None and material.kinds == 1
+    schema = PLAIN_SCHEMA if material.field_shape is None and material.kinds == 1 else FIELD_SCHEMA
+    if material.properties or not material.depth or material.normalisation != "background":
+        schema = SCHEMA
+    properties = tuple(
+        each.model_copy(update={"sigma_scale": scales.properties.get(each.name, 1.0)})
+        for each in material.properties
+    )
     start = None if settings.start_from is None else settings.start_from.name
     kept = [s for s in course.scores if s["trained_s"] <= course.best_at_s + 0.1]
     return ModelCard(
-        schema_version=PLAIN_SCHEMA if plain else SCHEMA,
+        schema_version=schema,
         pixel_size_um=material.pixel_size_um,
         polarity=material.polarity,
         middle_um=material.middle_um,
@@ -79,9 +103,13 @@ def make_card(
         noise_contrast=material.noise_contrast,
         peak_contrast=material.peak_contrast,
         knee=material.knee,
-        sigma_scale=sigma_scale,
+        sigma_scale=scales.place,
         field_shape=material.field_shape,
         kinds=material.kinds,
+        kind_names=material.kind_names,
+        properties=properties,
+        depth=material.depth,
+        normalisation=material.normalisation,
         size=settings.size,
         made_from=material.made_from,
         calibration_sha256=calibration_sha256,
@@ -139,7 +167,9 @@ def export_anew(path: Path, target: Path) -> None:
 
 
 def _network(size: str, made_for: Material | ModelCard) -> ParticleNet:
-    network = ParticleNet(cast(Size, size), made_for.knee, made_for.field_shape, made_for.kinds)
+    network = ParticleNet(
+        cast(Size, size), made_for.knee, made_for.field_shape, made_for.kinds, made_for.learnt
+    )
     return network.eval()
 
 

@@ -33,7 +33,7 @@ def with_measured_errors(material: Material, network: Network) -> FitModel | Non
     if material.particle is None:
         return None
     plain = replace(material.particle, sigma_scale=(1.0, 1.0, 1.0))
-    if plain.misfit is not None or material.kinds > 1:
+    if plain.misfit is not None or plain.quantity is not None or material.kinds > 1:
         return plain
     held_out = HeldOut(material, IMAGES, SCORING_SEED + 3)
     table = held_out.detect(network, at_once=1)

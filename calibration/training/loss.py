@@ -25,7 +25,8 @@ FAR_CELLS = 1.0
 class Targets(NamedTuple):
     """Particles (N,): image, cell (row, column), and (N, 4) x, y in cells, z in half ranges, brightness.
 
-    `kind` (N,) is the class, needed where the network tells it.
+    `kind` (N,) is the class, needed where the network tells it. `more` (N, L) are the numbers that it learns beside
+    these, in half ranges; NaN where a particle has none.
     """
 
     image: torch.Tensor
@@ -33,6 +34,7 @@ class Targets(NamedTuple):
     column: torch.Tensor
     values: torch.Tensor
     kind: torch.Tensor | None = None
+    more: torch.Tensor | None = None
 
 
 class Losses(NamedTuple):
@@ -59,8 +61,11 @@ def particle_loss(maps: torch.Tensor, targets: Targets, weight: float = DETECTIO
         slot, inside, offset = _candidates(targets, height, width)
         own = flat[slot]
         log_density = _log_density(own, targets.values, offset)
-        if targets.kind is not None and own.shape[-1] > CHANNELS:
-            log_density = log_density + _log_class(own[..., CHANNELS:], targets.kind)
+        first_more = own.shape[-1] - (0 if targets.more is None else 2 * targets.more.shape[-1])
+        if targets.kind is not None and first_more > CHANNELS:
+            log_density = log_density + _log_class(own[..., CHANNELS:first_more], targets.kind)
+        if targets.more is not None and own.shape[-1] > first_more:
+            log_density = log_density + _log_more(own[..., first_more:], targets.more)
         with torch.no_grad():
             prior = -0.5 * (offset + targets.values[:, None, :2]).square().sum(-1) / FAR_CELLS**2
             score = logsigmoid(own[..., 0]) + log_density + prior
@@ -103,12 +108,24 @@ def _candidates(targets: Targets, height: int, width: int) -> tuple[torch.Tensor
 
 def _log_density(own: torch.Tensor, values: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
     """Log of the normal density (N, K) of the true values (N, 4) under the slots' own (N, K, values)."""
-    mean, sigma = own[..., X:SIGMA_X], own[..., SIGMA_X:CHANNELS]
     wanted = values[:, None, :].expand(-1, own.shape[1], -1)
     wanted = torch.cat([wanted[..., :2] + offset, wanted[..., 2:]], dim=-1)
+    return _log_normal(wanted, own[..., X:SIGMA_X], own[..., SIGMA_X:CHANNELS]).sum(-1)
+
+
+def _log_normal(wanted: torch.Tensor, mean: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     squared = ((wanted - mean) / sigma).square()
-    density: torch.Tensor = (-0.5 * squared - torch.log(sigma) - 0.5 * math.log(2 * math.pi)).sum(-1)
+    density: torch.Tensor = -0.5 * squared - torch.log(sigma) - 0.5 * math.log(2 * math.pi)
     return density
+
+
+def _log_more(own: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
+    """Log of the density (N, K) of numbers (N, L) under the slots' own (N, K, 2 L); those that are NaN give 0."""
+    mean, sigma = own.split(more.shape[-1], dim=-1)
+    wanted = more[:, None, :].expand(-1, own.shape[1], -1)
+    known = torch.isfinite(wanted)
+    density = _log_normal(torch.where(known, wanted, mean.detach()), mean, sigma)
+    return torch.where(known, density, torch.zeros_like(density)).sum(-1)
 
 
 def _log_class(logits: torch.Tensor, kind: torch.Tensor) -> torch.Tensor:

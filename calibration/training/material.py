@@ -13,16 +13,22 @@ import numpy.typing as npt
 from acquisition.physics.optics import OpticsModel
 from calibration.calibration_file import read_calibration
 from calibration.cutout_images import image_background, image_noise, read_cutouts
+from calibration.matching import GATE_XY_UM, GATE_Z_UM
 from calibration.psf_model import PsfModel
 from calibration.synthesis import CutAndPaste, Distribution, Layout, NoiseModel, Rendered, Source
 from calibration.synthesis.from_optics import background_for, model_from_optics, noise_for_snr
 from calibration.synthesis.inputs import QUANTILES
 from calibration.synthesis.layout import PAPER_DENSITY
 from calibration.synthesis.rendered_source import Kind
-from engines.network.model_card import Polarity
+from engines.network.learnt import LearntProperty
+from engines.network.model_card import Normalisation, Polarity
 from engines.refine.psf import FitModel
 
-DENSITY_PER_PX = (0.5 * PAPER_DENSITY, 10 * PAPER_DENSITY)
+FEWEST_PER_PX, MOST_PER_PX = 0.5 * PAPER_DENSITY, 10 * PAPER_DENSITY
+DENSEST, EDGE = 0.5, 0.1
+"""Source density up to which to train at least, as tracking by defocus is judged up to it: the number of particles
+times the area of a particle's image over that of the field (Barnkob & Rossi 2020). An image ends at `EDGE` of its
+peak. `MOST_PER_PX` alone is 0.36 for the optics of Franchini & Krevor, but less where images are smaller."""
 CLOSE_VARIANCE_PX2 = 6.0
 SIMULATED_SNR = 5.6
 SCATTER_DRAWS = 4096
@@ -47,7 +53,10 @@ class Material:
     The network's input is contrast over `noise_contrast`, its depth is in `half_range_um` off `middle_um`;
     contrasts above `knee` are compressed. `particle` is the PSF model for the fit after the network, None without
     such a fit. `field_shape` (H, W) is the field of view over which particles look different; None where they look
-    alike everywhere. For several `kinds` of particles, `others` are the PSF models of the second and third.
+    alike everywhere. For several `kinds` of particles, `others` are the PSF models of the second and third, and
+    `kind_names` what they are called, if anything. `properties` are learnt beside place and class, and no z without
+    `depth`. For `normalisation` see `engines.network.model_card`. Detections count as right within `gate_um` of a
+    particle, in the plane and in depth.
     """
 
     training: tuple[Source, ...]
@@ -64,6 +73,16 @@ class Material:
     field_shape: tuple[int, int] | None = None
     kinds: int = 1
     others: tuple[FitModel, ...] = ()
+    kind_names: tuple[str, ...] = ()
+    properties: tuple[LearntProperty, ...] = ()
+    depth: bool = True
+    normalisation: Normalisation = "background"
+    gate_um: tuple[float, float] = (GATE_XY_UM, GATE_Z_UM)
+
+    @property
+    def learnt(self) -> int:
+        """Numbers that the network learns for the properties."""
+        return sum(each.numbers for each in self.properties)
 
 
 Recipe = Callable[[], Material]
@@ -94,9 +113,11 @@ def _of_calibration(path: Path, made_from: str) -> Material:
     cutouts = replace(cutouts, brightness=cutouts.brightness * units[cutouts.kind])
     field = found.model.field_shape
     wide, any_light = replace(noise, level=SPAN), {"exposure": SPAN}
+    density = density_per_px(found.model)
+    close = _close(density)
     sources = (
-        CutAndPaste(cutouts, wide, background, Layout(DENSITY_PER_PX), field_shape=field, **any_light),
-        Rendered(found.model, wide, background, _close(), brightness=bright[0], others=others, **any_light),
+        CutAndPaste(cutouts, wide, background, Layout(density), field_shape=field, **any_light),
+        Rendered(found.model, wide, background, close, brightness=bright[0], others=others, **any_light),
     )
     scoring = CutAndPaste(cutouts, noise, background, SCORED, field_shape=field)
     return _material(found.model, noise, bright[0], sources, scoring, made_from, models[1:])
@@ -106,17 +127,30 @@ def _of_optics(optics: OpticsModel) -> Material:
     model = model_from_optics(optics)
     noise = noise_for_snr(model, SIMULATED_SNR, background=SIMULATED_LIGHT, level=SIMULATED_LEVEL)
     background = background_for(model)
+    density = density_per_px(model)
     sources = tuple(
         Rendered(model, noise, background, layout, brightness=SIMULATED_BRIGHTNESS)
-        for layout in (Layout(DENSITY_PER_PX), _close())
+        for layout in (Layout(density), _close(density))
     )
     scoring = Rendered(model, noise_for_snr(model, SIMULATED_SNR), background, SCORED)
     made_from = "optics " + optics.model_dump_json()
     return _material(model, noise, SIMULATED_BRIGHTNESS, sources, scoring, made_from)
 
 
-def _close() -> Layout:
-    return Layout(DENSITY_PER_PX, near_variance_px2=CLOSE_VARIANCE_PX2, uniform_part=0.2)
+def density_per_px(model: PsfModel) -> tuple[float, float]:
+    """Fewest and most particles a pixel in training images."""
+    return FEWEST_PER_PX, max(MOST_PER_PX, DENSEST / image_area_px(model))
+
+
+def image_area_px(model: PsfModel) -> float:
+    """Mean area of a particle's image over the depths: its pixels above a tenth (`EDGE`) of its own peak."""
+    images = np.abs(model.images(_depths(model)))
+    inside = images > EDGE * images.max(axis=(1, 2), keepdims=True)
+    return float(inside.sum(axis=(1, 2)).mean())
+
+
+def _close(density: tuple[float, float]) -> Layout:
+    return Layout(density, near_variance_px2=CLOSE_VARIANCE_PX2, uniform_part=0.2)
 
 
 def _typical_peak(model: PsfModel) -> float:

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from calibration.evaluation import Evaluation, evaluate
-from calibration.matching import GATE_XY_UM, GATE_Z_UM, Table, match
+from calibration.evaluation import DISTANCE_BINS_UM, LONE_UM, Evaluation, evaluate
+from calibration.matching import GATE_XY_UM, IntArray, Table, match
 from calibration.training.material import Material
+from calibration.training.property_scores import PropertyScore, score_property
 from engines.network.decode import ROW, decode
+from engines.network.learnt import values_of
 from engines.network.preparation import padded
 
 SCORING_SEED = 2**31
@@ -29,6 +31,7 @@ class Scores:
     """`missed` is 1 - recall, `false` 1 - precision; errors are those of lone particles, rms in um.
 
     `class_right` is the part of the particles found whose class is right, NaN for a network that tells none.
+    `properties` are the scores of what else was learnt.
     """
 
     particles: int
@@ -40,16 +43,21 @@ class Scores:
     missed_close: float
     evaluation: Evaluation
     class_right: float = math.nan
+    properties: tuple[PropertyScore, ...] = ()
 
     def summary(self) -> dict[str, Any]:
         """The numbers that are kept with a model."""
         names: tuple[str, ...] = ("missed", "false", "x_um", "y_um", "z_um", "missed_close")
         if np.isfinite(self.class_right):
             names += ("class_right",)
-        return {"particles": self.particles} | {
-            name: float(np.round(getattr(self, name), 4)) if np.isfinite(getattr(self, name)) else None
-            for name in names
-        }
+        return (
+            {"particles": self.particles}
+            | {
+                name: float(np.round(getattr(self, name), 4)) if np.isfinite(getattr(self, name)) else None
+                for name in names
+            }
+            | {f"rms_{each.name}": each.rms for each in self.properties}
+        )
 
 
 class HeldOut:
@@ -81,12 +89,41 @@ class HeldOut:
     ) -> Scores:
         """Detect in all images and compare with the truth."""
         truth, found = self.scene.table(), self.detect(network, at_once, sigma_scale, read)
-        score = evaluate(truth, found)
+        gate_um, gate_z_um = self._material.gate_um
+        size = (
+            gate_um / GATE_XY_UM
+        )  # of the particles, over those that the lengths of the scores were made for
+        score = evaluate(
+            truth,
+            found,
+            gate_xy_um=gate_um,
+            gate_z_um=gate_z_um,
+            lone_um=size * LONE_UM,
+            distance_bins_um=tuple(size * edge for edge in DISTANCE_BINS_UM),
+        )
         errors = score.lone.errors
         x, y, z = (errors[axis].rms_um if axis in errors else float("nan") for axis in "xyz")
         close = score.by_distance[0].missed
-        right = class_right(truth, found) if "kind" in found else math.nan
-        return Scores(score.true_particles, score.missed, score.false, x, y, z, close, score, right)
+        right = math.nan
+        properties: tuple[PropertyScore, ...] = ()
+        if "kind" in found or self._material.properties:
+            mine, theirs = pairs(truth, found, gate_um, gate_z_um if score.depth else None)
+            right = class_right(truth, found, mine, theirs)
+            properties = self._property_scores(found, mine, theirs)
+        return Scores(
+            score.true_particles, score.missed, score.false, x, y, z, close, score, right, properties
+        )
+
+    def _property_scores(self, found: Table, mine: IntArray, theirs: IntArray) -> tuple[PropertyScore, ...]:
+        return tuple(
+            score_property(
+                each,
+                self.scene.particles.more[mine, n],
+                np.asarray(found[each.name])[theirs],
+                np.asarray(found[f"sigma_{each.name}"])[theirs],
+            )
+            for n, each in enumerate(self._material.properties)
+        )
 
     def detect(
         self,
@@ -107,9 +144,14 @@ class HeldOut:
                 rows.append(np.column_stack([np.full(len(found), start + offset), found]))
         table = np.concatenate(rows)
         pixel, depth = material.pixel_size_um, material.half_range_um
-        classes = table[:, 1 + len(ROW) :]
-        kind = {"kind": classes.argmax(axis=1).astype(np.float64)} if classes.size else {}
-        return kind | {
+        if not material.depth:
+            depth = math.nan
+        classes = table[:, 1 + len(ROW) : table.shape[1] - 2 * material.learnt]
+        more = {"kind": classes.argmax(axis=1).astype(np.float64)} if classes.size else {}
+        values, errors = values_of(material.properties, table, more.get("kind"))
+        for row, each in enumerate(material.properties):
+            more |= {each.name: values[row], f"sigma_{each.name}": errors[row]}
+        return more | {
             "frame": table[:, 0],
             "x_um": table[:, 1] * pixel,
             "y_um": table[:, 2] * pixel,
@@ -120,16 +162,22 @@ class HeldOut:
         }
 
 
-def class_right(truth: Table, found: Table) -> float:
-    """The part of the particles found whose `kind` is the true one; NaN where none was found."""
-    right = []
+def class_right(truth: Table, found: Table, mine: IntArray, theirs: IntArray) -> float:
+    """The part of the pairs with the same `kind`; NaN where there is none, or the network tells no class."""
+    if "kind" not in found or not mine.size:
+        return math.nan
+    return float((np.asarray(truth["kind"])[mine] == np.asarray(found["kind"])[theirs]).mean())
+
+
+def pairs(truth: Table, found: Table, gate_um: float, gate_z_um: float | None) -> tuple[IntArray, IntArray]:
+    """Which particles were found, and by which detections: indices (P,) of both."""
+    rows_of, columns_of = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     true_points, found_points = (
         np.column_stack([table[f"{axis}_um"] for axis in "xyz"]) for table in (truth, found)
     )
-    true_kind, found_kind = np.asarray(truth["kind"]), np.asarray(found["kind"])
     for frame in np.unique(truth["frame"]):
         mine, theirs = (np.flatnonzero(np.asarray(table["frame"]) == frame) for table in (truth, found))
-        rows, columns = match(true_points[mine], found_points[theirs], GATE_XY_UM, GATE_Z_UM)
-        right.append(true_kind[mine[rows]] == found_kind[theirs[columns]])
-    every = np.concatenate(right)
-    return float(every.mean()) if every.size else math.nan
+        rows, columns = match(true_points[mine], found_points[theirs], gate_um, gate_z_um)
+        rows_of.append(mine[rows])
+        columns_of.append(theirs[columns])
+    return np.concatenate(rows_of), np.concatenate(columns_of)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,11 +48,14 @@ def targets_of(scene: Scene, material: Material, device: torch.device | str = "c
     values = np.stack([x - column - 0.5, y - row - 0.5, z, particles.brightness], axis=1)
     whole = (particles.frame.astype(np.int64), row, column, particles.kind)
     image, row, column, kind = (torch.from_numpy(v).to(device) for v in whole)
-    return Targets(image, row, column, torch.from_numpy(values.astype(np.float32)).to(device), kind)
+    numbers = [each.as_numbers(particles.more[:, n]) for n, each in enumerate(material.properties)]
+    more = torch.from_numpy(np.hstack(numbers).astype(np.float32)).to(device) if numbers else None
+    values_there = torch.from_numpy(values.astype(np.float32)).to(device)
+    return Targets(image, row, column, values_there, kind, more)
 
 
 def _build(settings: TrainingSettings, material: Material) -> nn.Module:
-    return ParticleNet(settings.size, material.knee, material.field_shape, material.kinds)
+    return ParticleNet(settings.size, material.knee, material.field_shape, material.kinds, material.learnt)
 
 
 def _loss(maps: torch.Tensor, scene: Scene, material: Material) -> Losses:
@@ -64,6 +69,11 @@ def given(scene: Scene, material: Material) -> torch.Tensor:
 
 OURS = Method(_build, _loss, decode, rate_at, given, ImageExamination)
 """The network of `liveptv train`."""
+
+
+def learning(learnt: int) -> Method:
+    """The method for a network that learns so many numbers beside place and class."""
+    return replace(OURS, decode=partial(decode, learnt=learnt)) if learnt else OURS
 
 
 class Trainer:

@@ -60,7 +60,7 @@ def open_guarded(
         reference,
         falls_back=settings.on_failure == "fall_back",
         skipped=opened.skipped,
-        noise=NoiseWatch(OnnxModel(model).card.noise_contrast, say),
+        noise=NoiseWatch.of(OnnxModel(model).card, say),
         say=say,
     )
 

@@ -154,7 +154,7 @@ def check_drawn(network: Network, model: OnnxModel) -> None:
     frame = FrameFormat.of(GPU_CHECK_PX, np.dtype(np.uint8), False, 1, card.kinds)
     image = drawn_frame(card, model.psf(), frame, None)
     reference = reference_answer(model, image)
-    preparation = Preparation(GPU_CHECK_PX, card.sign, card.noise_contrast, None)
+    preparation = Preparation.of(card, GPU_CHECK_PX, None)
     preparation.fill(image)
     try:
         maps = network(preparation.input)[0]
@@ -162,7 +162,7 @@ def check_drawn(network: Network, model: OnnxModel) -> None:
         raise BackEndError(
             f"openvino cannot run this model on {network.device}: {' '.join(str(error).split())}"
         ) from error
-    found = compared(reference, decode(maps), maps, card)
+    found = compared(reference, decode(maps, card.learnt), maps, card)
     if not found.within(HALF if network.precision == "float16" else EXACT):
         raise WrongNumbersError(
             f"openvino on {network.device} disagrees with onnxruntime on a drawn frame: {found}"

@@ -113,6 +113,13 @@ def _openvino_on_gpu(settings: DetectorSettings, _model: Path) -> str:
     return reason
 
 
+def _processor_only(model: Path) -> str:
+    """Why a GPU's program cannot run a network; "" where it can."""
+    from engines.network.model import OnnxModel
+
+    return OnnxModel(model).card.processor_only
+
+
 def _tensorrt(_settings: DetectorSettings, model: Path) -> str:
     from engines.tensorrt.library import why_cannot_run
 
@@ -120,7 +127,7 @@ def _tensorrt(_settings: DetectorSettings, model: Path) -> str:
     if not reason:
         from engines.tensorrt.opening import why_no_engine
 
-        reason = why_no_engine(model)
+        reason = why_no_engine(model) or _processor_only(model)
     return reason
 
 
@@ -133,10 +140,10 @@ def _open_tensorrt(
     return _on_gpu(settings, pixel_size_um, model, open_tensorrt(half=half, say=say))
 
 
-def _torch_on_gpu(_settings: DetectorSettings, _model: Path) -> str:
+def _torch_on_gpu(_settings: DetectorSettings, model: Path) -> str:
     from engines.cuda.with_torch.device import why_no_torch_cuda
 
-    return why_no_torch_cuda()
+    return why_no_torch_cuda() or _processor_only(model)
 
 
 def _open_torch_on_gpu(

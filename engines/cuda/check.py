@@ -132,10 +132,10 @@ def reference_answer(
 ) -> Reference:
     """The result of ONNX Runtime for an image (H, W)."""
     card = model.card
-    preparation = Preparation(image.shape[:2], card.sign, card.noise_contrast, flat_field)
+    preparation = Preparation.of(card, image.shape[:2], flat_field)
     background = preparation.fill(image)
     maps = model(preparation.input)[0]
-    return Reference(decode(maps), background, logits_of(maps))
+    return Reference(decode(maps, card.learnt), background, logits_of(maps))
 
 
 def logits_of(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

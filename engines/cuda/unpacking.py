@@ -66,6 +66,6 @@ def _place(kept: Any, counts: Any, rows: int, columns: int, least_logit: float) 
             values = kept[strip, k, 1:]
             if values[LOGIT] > least_logit:
                 cell = int(kept[strip, k, INDEX]) // SLOTS
-                fill_slot(values, strip * rows + cell // columns, cell % columns, found[n])
+                fill_slot(values, strip * rows + cell // columns, cell % columns, found[n], 0)
                 n += 1
     return found[:n]

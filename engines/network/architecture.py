@@ -16,6 +16,7 @@ from engines.network.field_ramps import FieldRamps
 from engines.network.layout import (
     BLOCKS,
     CHANNELS,
+    LEAST_LEARNT_SIGMA,
     LEAST_SIGMA,
     LOG_SIGMA_RANGE,
     SIGMA_X,
@@ -24,6 +25,7 @@ from engines.network.layout import (
     STRIDE,
     Z,
     class_values,
+    planes_of,
 )
 
 Size = Literal["small", "large"]
@@ -62,7 +64,8 @@ class ParticleNet(nn.Module):
     errors positive. With a `knee`, contrasts x beyond it are compressed to x / sqrt(1 + |x| / knee): for particles
     a hundred times brighter in focus than far from it. With a `field_shape` (H, W) it also gets the place in that
     field of view: `origin` (B, 2) is where each image's first pixel lies there, see `field_ramps`. For several
-    `kinds` of particles the logit of each class follows the values of a slot.
+    `kinds` of particles the logit of each class follows the values of a slot, then the values of the `learnt`
+    numbers and their standard errors.
     """
 
     def __init__(
@@ -71,9 +74,11 @@ class ParticleNet(nn.Module):
         knee: float | None = None,
         field_shape: tuple[int, int] | None = None,
         kinds: int = 1,
+        learnt: int = 0,
     ) -> None:
         super().__init__()
         self.knee, self.field_shape, self._classes = knee, field_shape, class_values(kinds)
+        self._learnt = learnt
         fine, middle, coarse = WIDTHS[size]
         on_fine, on_middle, on_coarse = BLOCKS[size]
         self.stem = _resample(nn.Conv2d, 1, fine, STRIDE)
@@ -87,14 +92,15 @@ class ParticleNet(nn.Module):
         if field_shape is not None:
             self.ramps_1 = FieldRamps(middle, 2 * STRIDE, field_shape)
             self.ramps_2 = FieldRamps(coarse, 4 * STRIDE, field_shape)
-        self.head = nn.Conv2d(fine, SLOTS * (CHANNELS + self._classes), 1)
+        self.head = nn.Conv2d(fine, planes_of(kinds, learnt), 1)
         nn.init.normal_(self.head.weight, std=0.01)
         bias = torch.zeros(SLOTS, CHANNELS)
         bias[:, 0] = math.log(RARE / (1 - RARE))
         bias[:, Z] = torch.tensor(SLOT_DEPTH)
         bias[:, SIGMA_X:] = torch.tensor([0.0, 0.0, -0.5, -1.0])
         bias[:, SIGMA_X - 1] = 1.0
-        self.head.bias = nn.Parameter(torch.cat([bias.flatten(), torch.zeros(SLOTS * self._classes)]))
+        more = torch.zeros(SLOTS * (self._classes + 2 * learnt))
+        self.head.bias = nn.Parameter(torch.cat([bias.flatten(), more]))
         self.register_buffer("least_sigma", torch.tensor(LEAST_SIGMA), persistent=False)
 
     def planes(self, image: torch.Tensor, origin: torch.Tensor | None = None) -> torch.Tensor:
@@ -116,10 +122,16 @@ class ParticleNet(nn.Module):
         planes = self.planes(image, origin).permute(0, 2, 3, 1)
         maps = planes[..., : SLOTS * CHANNELS].unflatten(3, (SLOTS, CHANNELS))
         sigma = self.least_sigma + torch.exp(maps[..., SIGMA_X:].clamp(*LOG_SIGMA_RANGE))
-        if not self._classes:
-            return torch.cat([maps[..., :SIGMA_X], sigma], dim=-1)
-        classes = planes[..., SLOTS * CHANNELS :].unflatten(3, (SLOTS, self._classes))
-        return torch.cat([maps[..., :SIGMA_X], sigma, classes], dim=-1)
+        parts, first = [maps[..., :SIGMA_X], sigma], SLOTS * CHANNELS
+        if self._classes:
+            end = first + SLOTS * self._classes
+            parts.append(planes[..., first:end].unflatten(3, (SLOTS, self._classes)))
+            first = end
+        if self._learnt:
+            more = planes[..., first:].unflatten(3, (SLOTS, 2 * self._learnt))
+            values, log_sigma = more.split(self._learnt, dim=-1)
+            parts += [values, LEAST_LEARNT_SIGMA + torch.exp(log_sigma.clamp(*LOG_SIGMA_RANGE))]
+        return torch.cat(parts, dim=-1)
 
 
 class Planes(nn.Module):

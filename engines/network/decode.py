@@ -17,6 +17,7 @@ from numba import njit
 from engines.network.chains import chains
 from engines.network.layout import (
     CHANNELS,
+    LEAST_LEARNT_SIGMA,
     LEAST_SIGMA,
     LOG_SIGMA_RANGE,
     LOGIT,
@@ -50,22 +51,24 @@ SAME_FLOOR = (0.3, 0.3, 0.02)
 
 ROW = ("x_px", "y_px", "z", "brightness", "sigma_x_px", "sigma_y_px", "sigma_z", "confidence")
 """Columns of what `decode` returns; z and its standard error in half depth ranges. Of a network for several kinds
-of particles the probability of each class follows."""
+of particles the probability of each class follows, of one that learns more the values of these numbers and their
+standard errors, in half ranges."""
 _P = 7
 _FRACTION_BITS, _INDEX_BITS = 35, 26
 _LEAST_SIGMA = np.array(LEAST_SIGMA)
 _LOG_SIGMA_MIN, _LOG_SIGMA_MAX = LOG_SIGMA_RANGE
 
 
-def decode(maps: npt.NDArray[np.float32]) -> FloatArray:
+def decode(maps: npt.NDArray[np.float32], learnt: int = 0) -> FloatArray:
     """Particles (N, 8), columns `ROW`, of one image's maps or planes (`slots_of`), the strongest first.
 
     `confidence` is the merged probability, plus the particle's share of the probability left over in its group.
+    `learnt` is how many numbers the network learnt beside these.
     """
-    return particles_of(slots_of(maps))
+    return particles_of(slots_of(maps, learnt), learnt)
 
 
-def slots_of(maps: npt.NDArray[np.float32]) -> FloatArray:
+def slots_of(maps: npt.NDArray[np.float32], learnt: int = 0) -> FloatArray:
     """Slots (N, 8) of one image that may be particles, in rising order of slot or of cell.
 
     Both forms of the network's output are read: maps (H/4, W/4, slots, values), and the planes
@@ -73,24 +76,24 @@ def slots_of(maps: npt.NDArray[np.float32]) -> FloatArray:
     `ValueError` for values that are not finite.
     """
     if maps.ndim == 3:
-        slots, sound = _collect_planes(maps, LEAST_LOGIT)
+        slots, sound = _collect_planes(maps, LEAST_LOGIT, learnt)
     else:
-        slots, sound = _collect(maps, LEAST_LOGIT), bool(np.isfinite(maps).all())
+        slots, sound = _collect(maps, LEAST_LOGIT, learnt), bool(np.isfinite(maps).all())
     if not sound:
         raise ValueError("the network gave values that are not finite numbers")
     return slots
 
 
-def particles_of(slots: FloatArray) -> FloatArray:
+def particles_of(slots: FloatArray, learnt: int = 0) -> FloatArray:
     """Particles (M, 8), the strongest first, of slots (N, 8); columns `ROW`, of slots with their probability."""
-    return particles_and_doubts_of(slots)[0]
+    return particles_and_doubts_of(slots, learnt)[0]
 
 
-def particles_and_doubts_of(slots: FloatArray) -> tuple[FloatArray, FloatArray]:
+def particles_and_doubts_of(slots: FloatArray, learnt: int = 0) -> tuple[FloatArray, FloatArray]:
     """Particles as `particles_of` gives them, and (K, 8) what was merged but is too unlikely to be one."""
     if not slots.shape[0]:
         return np.empty((0, slots.shape[1])), np.empty((0, slots.shape[1]))
-    merged = _merge(_strongest_first(slots), np.array(SAME_FLOOR))
+    merged = _merge(_strongest_first(slots), np.array(SAME_FLOOR), learnt)
     merged = _strongest_first(merged)
     kept = _keep(merged)
     return merged[kept], merged[~kept & (merged[:, _P] > LEAST_DOUBT)]
@@ -114,8 +117,11 @@ def _strongest_first(rows: FloatArray) -> FloatArray:
 
 
 @njit(cache=True, nogil=True)
-def fill_slot(values: Any, row: int, column: int, out: Any) -> None:
-    """Fill `out` with the slot of `values` in a cell: columns `ROW`, then the probabilities of its classes."""
+def fill_slot(values: Any, row: int, column: int, out: Any, learnt: int) -> None:
+    """Fill `out` with the slot of `values` in a cell: columns `ROW`, then the probabilities of its classes.
+
+    The values of the `learnt` numbers and their standard errors come last in both.
+    """
     out[0] = STRIDE * (column + 0.5 + values[X]) - 0.5
     out[1] = STRIDE * (row + 0.5 + values[X + 1]) - 0.5
     out[2] = values[X + 2]
@@ -125,17 +131,20 @@ def fill_slot(values: Any, row: int, column: int, out: Any) -> None:
     out[6] = values[SIGMA_X + 2]
     out[7] = 1.0 / (1.0 + math.exp(-values[LOGIT]))
     largest, total = -np.inf, 0.0
-    for k in range(CHANNELS, values.size):
+    first_learnt = values.size - 2 * learnt
+    for k in range(CHANNELS, first_learnt):
         largest = max(largest, values[k])
-    for k in range(CHANNELS, values.size):
+    for k in range(CHANNELS, first_learnt):
         out[k - 1] = math.exp(values[k] - largest)
         total += out[k - 1]
-    for k in range(CHANNELS, values.size):
+    for k in range(CHANNELS, first_learnt):
         out[k - 1] /= total
+    for k in range(first_learnt, values.size):
+        out[k - 1] = values[k]
 
 
 @njit(cache=True, nogil=True)
-def _collect(maps: Any, least_logit: float) -> FloatArray:
+def _collect(maps: Any, least_logit: float, learnt: int) -> FloatArray:
     height, width, slots, size = maps.shape
     count = 0
     for row in range(height):
@@ -149,7 +158,7 @@ def _collect(maps: Any, least_logit: float) -> FloatArray:
             for slot in range(slots):
                 values = maps[row, column, slot]
                 if values[LOGIT] > least_logit:
-                    fill_slot(values, row, column, found[n])
+                    fill_slot(values, row, column, found[n], learnt)
                     n += 1
     return found
 
@@ -168,18 +177,19 @@ def _count(plane: Any, least_logit: float) -> tuple[int, int]:
 
 
 @njit(cache=True, nogil=True)
-def _collect_planes(planes: Any, least_logit: float) -> tuple[FloatArray, bool]:
+def _collect_planes(planes: Any, least_logit: float, learnt: int) -> tuple[FloatArray, bool]:
     number, height, width = planes.shape
     count, wrong = 0, 0
-    classes = number // SLOTS - CHANNELS
+    classes = number // SLOTS - CHANNELS - 2 * learnt
+    first_class, first_learnt = SLOTS * CHANNELS, SLOTS * (CHANNELS + classes)
     for slot in range(SLOTS):
         above, unsound = _count(planes[slot * CHANNELS + LOGIT], least_logit)
         count += above
         wrong += unsound
     if wrong:
         return np.empty((0, 8)), False
-    found = np.empty((count, CHANNELS - 1 + classes))
-    values = np.empty(CHANNELS + classes)
+    found = np.empty((count, CHANNELS - 1 + classes + 2 * learnt))
+    values = np.empty(CHANNELS + classes + 2 * learnt)
     n = 0
     for slot in range(SLOTS):
         first = slot * CHANNELS
@@ -192,19 +202,27 @@ def _collect_planes(planes: Any, least_logit: float) -> tuple[FloatArray, bool]:
                         log_sigma = min(max(values[channel], _LOG_SIGMA_MIN), _LOG_SIGMA_MAX)
                         values[channel] = _LEAST_SIGMA[channel - SIGMA_X] + math.exp(log_sigma)
                     for k in range(classes):
-                        values[CHANNELS + k] = planes[SLOTS * CHANNELS + slot * classes + k, row, column]
-                    fill_slot(values, row, column, found[n])
+                        values[CHANNELS + k] = planes[first_class + slot * classes + k, row, column]
+                    for k in range(2 * learnt):
+                        value = planes[first_learnt + slot * 2 * learnt + k, row, column]
+                        if k >= learnt:
+                            log_sigma = min(max(value, _LOG_SIGMA_MIN), _LOG_SIGMA_MAX)
+                            value = LEAST_LEARNT_SIGMA + math.exp(log_sigma)
+                        values[CHANNELS + classes + k] = value
+                    fill_slot(values, row, column, found[n], learnt)
                     n += 1
     return found, bool(np.isfinite(found).all())
 
 
 @njit(cache=True, nogil=True)
-def _merge(slots: Any, floor: Any) -> FloatArray:
+def _merge(slots: Any, floor: Any, learnt: int) -> FloatArray:
     """Particles (M, 8) of slots (N, 8) in falling order: each takes in those that agree with it, nearest first.
 
-    Columns beyond the eighth are averaged like the positions.
+    Columns beyond the eighth are averaged like the positions; the last ones, standard errors of the `learnt`
+    numbers before them, become those of the mixture.
     """
     count, columns = slots.shape
+    errors = columns - learnt
     cell, first, following = chains(slots, SAME_PX)
     free = np.ones(count, np.bool_)
     merged = np.empty((count, columns))
@@ -244,8 +262,10 @@ def _merge(slots: Any, floor: Any) -> FloatArray:
             mean[axis] = total * slots[seed, axis]
         for axis in range(3):
             square[axis] = total * (slots[seed, axis] ** 2 + slots[seed, 4 + axis] ** 2)
-        for column in range(8, columns):
+        for column in range(8, errors):
             merged[found, column] = total * slots[seed, column]
+        for column in range(errors, columns):
+            merged[found, column] = total * (slots[seed, column] ** 2 + slots[seed, column - learnt] ** 2)
         for place in range(nearby):
             other = near[place]
             p = slots[other, _P]
@@ -257,8 +277,11 @@ def _merge(slots: Any, floor: Any) -> FloatArray:
                 mean[axis] += p * slots[other, axis]
             for axis in range(3):
                 square[axis] += p * (slots[other, axis] ** 2 + slots[other, 4 + axis] ** 2)
-            for column in range(8, columns):
+            for column in range(8, errors):
                 merged[found, column] += p * slots[other, column]
+            for column in range(errors, columns):
+                square_here = slots[other, column] ** 2 + slots[other, column - learnt] ** 2
+                merged[found, column] += p * square_here
         for axis in range(4):
             merged[found, axis] = mean[axis] / total
         for axis in range(3):
@@ -266,6 +289,9 @@ def _merge(slots: Any, floor: Any) -> FloatArray:
             merged[found, 4 + axis] = math.sqrt(max(variance, 1e-12))
         for column in range(8, columns):
             merged[found, column] /= total
+        for column in range(errors, columns):
+            variance = merged[found, column] - merged[found, column - learnt] ** 2
+            merged[found, column] = math.sqrt(max(variance, 1e-12))
         merged[found, _P] = total
         found += 1
     return merged[:found]

@@ -118,7 +118,8 @@ class NetworkEngine:
             "polarity": card.polarity,
             "workers": self._work.workers,
             "precision": self._network.precision,
-            "z_um": list(card.z_range_um),
+            **({"z_um": list(card.z_range_um)} if card.depth else {}),
+            **({"kind_names": list(card.kind_names)} if card.kind_names else {}),
             "size": card.size,
             "scores": card.scores,
             "refine": False if self._refiner is None else self._refiner.counts(),
@@ -127,7 +128,7 @@ class NetworkEngine:
         }
         network = self._network
         return EngineInfo(
-            "network", network.backend, network.device, str(self._path), self._hash, True, details
+            "network", network.backend, network.device, str(self._path), self._hash, card.depth, details
         )
 
     @property
@@ -194,7 +195,7 @@ class NetworkEngine:
         card = self._model.card
         self._free = SimpleQueue()
         for _ in range(self._work.workers):
-            self._free.put(Preparation(shape, card.sign, card.noise_contrast, self._flat_field))
+            self._free.put(Preparation.of(card, shape, self._flat_field))
 
     def _say_region(self, shape: tuple[int, int]) -> None:
         """Say how images of another size than the calibrated field's are placed in it."""
@@ -246,7 +247,8 @@ class NetworkEngine:
                 outcome = self._detect_expected(frame, allowed, predicted, preparation, background, begun_s)
                 if outcome is not None:
                     return outcome
-            slots = slots_of(self._run(preparation.input, f"frame {frame.info.frame}"))
+            planes = self._run(preparation.input, f"frame {frame.info.frame}")
+            slots = slots_of(planes, self._model.card.learnt)
             found_s = time.perf_counter()
             refine = None
             if self._refiner is not None:
@@ -293,7 +295,7 @@ class NetworkEngine:
             slots, known, pixels = slots_in(
                 lambda tile, at: self._run_part(tile, at, given.shape, what), given, parts, self._margin
             )
-            found, doubts, beside = tables_of(
+            found, doubts, beside, _ = tables_of(
                 slots, frame, background, self._model.card, self._settings, self._particle
             )
             left_out.update(beside)
@@ -311,6 +313,8 @@ class NetworkEngine:
 
     def _predicting(self, pixel_size_um: float) -> PredictedSearch | None:
         """The search with predictions, where fit and network are such that it is possible."""
+        if self._particle is not None and self._particle.quantity is not None:
+            return None  # places are predicted with depths, which these particles do not have
         margin = margin_blocks(self._model.card.size)
         if margin is None or not self._model.may_read_parts or type(self._refiner) is not Refiner:
             return None

@@ -21,6 +21,13 @@ MOST_KINDS = 3
 """Classes of particles that one network tells apart. With two or three, planes with the logit of each class follow
 the values of all slots: those of the first slot, then those of the second. A network for one kind has none."""
 
+MOST_LEARNT = 8
+"""Numbers that a network learns beside x, y, z, brightness and class, such as a radius. With some, planes follow
+all others: their values of the first slot, the logarithms of their standard errors, then those of the second slot.
+Their units are half ranges off the middle of each range."""
+LEAST_LEARNT_SIGMA = 0.004
+"""The smallest standard error that the network can state of them, as of x and y."""
+
 LEAST_SIGMA = (0.004, 0.004, 0.002, 0.02)
 """The smallest standard errors of x, y, z and brightness that the network can state."""
 
@@ -32,3 +39,8 @@ to this range, of the standard errors minus the smallest ones."""
 def class_values(kinds: int) -> int:
     """Values that a slot has more, for its class."""
     return kinds if kinds > 1 else 0
+
+
+def planes_of(kinds: int, learnt: int) -> int:
+    """Planes of a network for so many kinds and learnt numbers."""
+    return SLOTS * (CHANNELS + class_values(kinds) + 2 * learnt)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.engine import BackEndError
-from engines.network.layout import CHANNELS, SLOTS, class_values
+from engines.network.layout import SLOTS, planes_of
 from engines.network.model_card import ModelCard, card_of
 from engines.network.session import OnnxSession
 from engines.refine import psf_text as packed
@@ -84,7 +84,7 @@ class OnnxModel:
         except Exception as error:  # as above
             detail = " ".join(str(error).split())
             raise ConfigurationError(f"{self._path} cannot be run: {detail}; train it again") from error
-        _check_shape(planes.shape, self.card.kinds)
+        _check_shape(planes.shape, self.card)
 
     def psf(self, kind: int = 0) -> FitModel | None:
         """The PSF model that the network was trained for, of one kind of particles; None in a model without one.
@@ -113,7 +113,7 @@ class OnnxModel:
         gives maps (1, H/4, W/4, slots, values).
         """
         maps = self._run(images, LONGEST_RUN_S, origin)
-        _check_shape(maps.shape, self.card.kinds)
+        _check_shape(maps.shape, self.card)
         return maps
 
     def _run(
@@ -132,9 +132,9 @@ def kind_key(kind: int) -> str:
     return packed.KEY if kind == 0 else f"{packed.KEY}_{kind}"
 
 
-def _check_shape(shape: tuple[int, ...], kinds: int) -> None:
-    values = CHANNELS + class_values(kinds)
-    if shape[1:2] != (SLOTS * values,) and shape[3:] != (SLOTS, values):
+def _check_shape(shape: tuple[int, ...], card: ModelCard) -> None:
+    planes = planes_of(card.kinds, card.learnt)
+    if shape[1:2] != (planes,) and shape[3:] != (SLOTS, planes // SLOTS):
         raise ConfigurationError(
             f"the model's output has the shape {shape}, which this version cannot read; update liveptv"
         )

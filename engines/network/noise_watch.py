@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from engines.network.model_card import ModelCard
 from engines.network.preparation import LEAST_LIGHT
 from engines.pixel_noise import pixel_noise
 from stream.messages import Frame
@@ -33,6 +34,11 @@ class NoiseWatch:
         self._told = False
         self._seen = 0
         pixel_noise(np.zeros((4, 4), np.float32), 1)  # compiled before the first frame
+
+    @classmethod
+    def of(cls, card: ModelCard, say: Callable[[str], None]) -> NoiseWatch | None:
+        """The watch for the network of a card; None where contrasts are in units of each frame's own noise."""
+        return None if card.normalisation == "noise" else cls(card.noise_contrast, say)
 
     def look(self, frame: Frame) -> None:
         """Check one frame in `EVERY_FRAMES`; noise changes slowly."""

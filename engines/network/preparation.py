@@ -10,6 +10,8 @@ from numba import njit
 
 from engines.blocks import BLOCK_PX
 from engines.flatfield import FlatField
+from engines.network.model_card import ModelCard, Normalisation
+from engines.pixel_noise import pixel_noise
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -21,6 +23,18 @@ LEVELS_OF_LIGHT = 1 << 15
 """Bins of the histogram for the median, per unit of the bright reference's light; it covers twice that light."""
 
 
+LEAST_NOISE = 0.3
+"""Grey values: standard deviation of rounding to whole ones, 1 / sqrt(12)."""
+NOISE_SQUARES = 32_768
+"""Squares of 2 x 2 pixels from which the noise is measured: to 0.4 %."""
+
+
+def noise_of(image: Float32Array) -> float:
+    """The standard deviation of the noise of single pixels, whatever the image shows."""
+    squares = (image.shape[0] // 2) * (image.shape[1] // 2)
+    return float(pixel_noise(image, max(1, squares // NOISE_SQUARES)))
+
+
 def padded(size_px: int) -> int:
     """The next multiple of what the network needs."""
     return -(-size_px // BLOCK_PX) * BLOCK_PX
@@ -30,19 +44,31 @@ class Preparation:
     """Fills the input (1, 1, H', W') from images (H, W), H' and W' padded with zeros; belongs to one thread.
 
     `sign` is -1 where particles are dark. The background is the image's median, which is exact as long as the
-    illumination is even or flat-field references are given.
+    illumination is even or flat-field references are given. Contrast is relative to it, or, with the
+    `normalisation` "noise", to the noise of the image.
     """
 
     def __init__(
-        self, shape: tuple[int, int], sign: float, noise_contrast: float, flat_field: FlatField | None
+        self,
+        shape: tuple[int, int],
+        sign: float,
+        noise_contrast: float,
+        flat_field: FlatField | None,
+        normalisation: Normalisation = "background",
     ) -> None:
         height, width = shape
         self.input: Float32Array = np.zeros((1, 1, padded(height), padded(width)), np.float32)
         self._scale = sign / noise_contrast
+        self._by_noise = normalisation == "noise"
         self._flat_field = flat_field
         self._step = max(1, height // SAMPLED_ROWS)
         self._counts = np.zeros(1 << 16, np.int64)
         self._corrected = np.empty(shape if flat_field is not None else (0, 0), np.float32)
+
+    @classmethod
+    def of(cls, card: ModelCard, shape: tuple[int, int], flat_field: FlatField | None) -> Preparation:
+        """The preparation that the network of a card needs."""
+        return cls(shape, card.sign, card.noise_contrast, flat_field, card.normalisation)
 
     @property
     def corrected(self) -> Float32Array:
@@ -50,8 +76,13 @@ class Preparation:
         return self._corrected
 
     def fill(self, image: npt.NDArray[Any]) -> float:
-        """Prepare a uint8 or uint16 image; returns its background in grey values, 0 where there is no light."""
+        """Prepare a uint8 or uint16 image; returns what contrasts are relative to, in grey values.
+
+        That is its background, or its noise; 0 where there is no light.
+        """
         out = self.input[0, 0]
+        if self._by_noise:
+            return self._fill_by_noise(image, out)
         if self._flat_field is not None:
             flat_field = self._flat_field
             flat_field.check(image.shape)
@@ -67,6 +98,20 @@ class Preparation:
             return 0.0
         _scale(image, background, self._scale, out)
         return background
+
+    def _fill_by_noise(self, image: npt.NDArray[Any], out: Float32Array) -> float:
+        height, width = image.shape
+        seen, grey_values = image.astype(np.float32), 1.0
+        if self._flat_field is not None:
+            self._flat_field.correct(image, self._corrected)
+            seen, grey_values = 1.0 - self._corrected, self._flat_field.grey_values
+        rows = seen[:: self._step]
+        background = float(np.median(rows))
+        noise = noise_of(seen) if self._flat_field is not None else max(noise_of(seen), LEAST_NOISE)
+        if not float(rows.max()) > background or noise <= 0:
+            return 0.0
+        np.multiply(seen - np.float32(background), np.float32(self._scale / noise), out=out[:height, :width])
+        return noise * grey_values
 
     def _light(self, image: npt.NDArray[Any], flat_field: FlatField) -> float:
         """The median of the relative brightness."""

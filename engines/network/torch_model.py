@@ -27,7 +27,7 @@ def network_of(model: OnnxModel, name: str) -> ParticleNet:
         )
     weights = {key: torch.from_numpy(array) for key, array in unpack(model.metadata, name).items()}
     card = model.card
-    network = ParticleNet(cast(Size, size), card.knee, card.field_shape, card.kinds)
+    network = ParticleNet(cast(Size, size), card.knee, card.field_shape, card.kinds, card.learnt)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

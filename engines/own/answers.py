@@ -7,13 +7,18 @@ position (`no_position`), outside of the image (`outside`), and of lower confide
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from stream.messages import Detections
+from stream.messages import NO_PROPERTIES, Detections, Properties
+from stream.particle_properties import SIGMA, check_names
+from stream.particle_tables import RESERVED
 
+PROPERTIES = "properties"
+"""In a mapping: what else is measured of each particle."""
 NO_POSITION, OUTSIDE, DOUBTFUL = "no_position", "outside", "doubtful"
 IN_PIXELS = {"x_px": "x_um", "y_px": "y_um", "sigma_x_px": "sigma_x_um", "sigma_y_px": "sigma_y_um"}
 """Columns that may be given in pixels, and what they become."""
@@ -36,22 +41,25 @@ class AnswerError(ValueError):
 
 def table_of(
     answer: object, shape: tuple[int, int], pixel_size_um: float, min_confidence: float
-) -> tuple[FloatArray, Counter[str]]:
-    """The table (columns, N) of `Detections` of an answer for an image of `shape` (H, W), and what was left out.
+) -> tuple[FloatArray, Properties, Counter[str]]:
+    """The table (columns, N) of `Detections` of an answer for an image of `shape` (H, W), the properties of the
+    particles, and what was left out.
 
     The answer is a mapping (a dict, a table of pandas) from columns to N values or one for all, or an array (N, 2)
-    of x and y or (N, 3) of x, y and z, in um. Columns that are not there are NaN. Raises `AnswerError`.
+    of x and y or (N, 3) of x, y and z, in um. Columns that are not there are NaN. A mapping may have `properties`,
+    itself a mapping from names (`radius_um`) to values, or to values and standard errors. Raises `AnswerError`.
     """
     columns = _columns(answer, pixel_size_um)
     _check(columns)
     count = max((len(values) for values in columns.values()), default=0)
+    properties = _properties(answer, count)
     table = np.full((len(Detections.COLUMNS), count), np.nan)
     table[-1] = 0.0  # flags
     for name, values in columns.items():
         is_unbounded = (np.abs(values) >= FARTHEST_UM) & (name in BOUNDED)
         table[Detections.COLUMNS.index(name)] = np.where(is_unbounded, np.nan, values)
     if count == 0:
-        return table, Counter()
+        return table, properties, Counter()
     left_out: Counter[str] = Counter()
     is_known = np.isfinite(table[:2]).all(axis=0)
     height, width = shape
@@ -68,7 +76,8 @@ def table_of(
         raise AnswerError(_all_outside(table[:2], count, shape, pixel_size_um))
     is_doubtful = table[Detections.COLUMNS.index("confidence")] < min_confidence
     left_out[DOUBTFUL] = int((is_inside & is_doubtful).sum())
-    return np.ascontiguousarray(table[:, is_inside & ~is_doubtful]), +left_out
+    kept = is_inside & ~is_doubtful
+    return np.ascontiguousarray(table[:, kept]), properties.of(kept), +left_out
 
 
 def _all_outside(places: FloatArray, count: int, shape: tuple[int, int], pixel_size_um: float) -> str:
@@ -111,6 +120,7 @@ def _columns(answer: object, pixel_size_um: float) -> dict[str, FloatArray]:
 def _named(answer: Any) -> dict[str, FloatArray]:
     try:
         names = list(answer.keys())
+        names = [name for name in names if not (name == PROPERTIES and isinstance(answer, Mapping))]
         unknown = [name for name in names if name not in ACCEPTED and name not in IN_PIXELS]
     except Exception as error:
         raise AnswerError(f"the columns that it returned cannot be read: {error}") from error
@@ -119,6 +129,32 @@ def _named(answer: Any) -> dict[str, FloatArray]:
             f"it returned a column {unknown[0]!r}, which is none of {', '.join((*ACCEPTED, *IN_PIXELS))}"
         )
     return {name: _numbers(answer[name], name, 1) for name in names}
+
+
+def _properties(answer: object, count: int) -> Properties:
+    """The properties of `count` particles that an answer has; those without standard errors have unknown ones."""
+    given = answer[PROPERTIES] if isinstance(answer, Mapping) and PROPERTIES in answer else {}
+    if not isinstance(given, Mapping):
+        raise AnswerError(f"its {PROPERTIES} are {type(given).__name__}; return a dict from names to values")
+    columns: dict[str, FloatArray] = {}
+    for name, pair in given.items():
+        both = pair if isinstance(pair, tuple) else (pair, np.nan)
+        if len(both) != 2:
+            raise AnswerError(f"{name} has {len(both)} parts; return values, or (values, standard errors)")
+        values, errors = (_numbers(part, str(name), 1) for part in both)
+        if (errors < 0).any():
+            raise AnswerError(f"a standard error of {name} is negative ({errors.min():g})")
+        for column, numbers in ((str(name), values), (f"{SIGMA}{name}", errors)):
+            if numbers.ndim and len(numbers) != count:
+                raise AnswerError(f"{column} has {len(numbers)} values for {count} particles")
+            columns[column] = np.where(np.isfinite(numbers), numbers, np.nan)
+    if not columns:
+        return NO_PROPERTIES
+    try:
+        check_names(tuple(map(str, given)), RESERVED)
+        return Properties.from_columns(columns, count)
+    except ValueError as error:
+        raise AnswerError(str(error)) from error
 
 
 def _from_array(answer: Any) -> dict[str, FloatArray]:

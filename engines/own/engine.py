@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,10 +18,10 @@ from engines.file_hash import file_hash
 from engines.ordered_threads import OrderedWork, default_workers
 from engines.own.answers import NO_POSITION, OUTSIDE, AnswerError, table_of
 from engines.own.loading import OwnDetector, load_detector
-from engines.particle_limit import strongest
+from engines.particle_limit import strongest_of
 from engines.settings import DetectorSettings
 from stream.errors import ConfigurationError
-from stream.messages import Detections, Frame, FrameInfo, Predictions
+from stream.messages import Detections, Frame, FrameInfo, Predictions, Properties
 from stream.own_code import where_it_failed
 
 TOO_MANY, FAILED_FRAMES = "too_many", "failed_frames"
@@ -69,6 +70,8 @@ class OwnEngine:
         self._in_succession = 0
         self._over = ""
         self._depth = False
+        self._names: tuple[str, ...] = ()
+        self._naming = Lock()
 
     @property
     def info(self) -> EngineInfo:
@@ -112,13 +115,18 @@ class OwnEngine:
 
     def _find(self, frame: Frame) -> Outcome:
         begun_s = time.perf_counter()
-        table, left_out, why = None, Counter[str](), ""
+        found, left_out, why = None, Counter[str](), ""
+        info = frame.info
         instance = self._free.get()
         try:
             answer = instance.find(frame.image.copy(), frame.info)
             shape = (int(frame.image.shape[0]), int(frame.image.shape[1]))
-            table, left_out = table_of(answer, shape, self._pixel_size_um, self._settings.least_confidence)
-            table, beyond = strongest(table, self._settings.max_particles)
+            table, properties, left_out = table_of(
+                answer, shape, self._pixel_size_um, self._settings.least_confidence
+            )
+            self._check_names(properties)
+            kept, beyond = strongest_of(table, self._settings.max_particles)
+            found = Detections(info, np.ascontiguousarray(table[:, kept]), properties.of(kept))
             left_out[TOO_MANY] += beyond
         except AnswerError as error:
             why = f"{self._own.place}: {error}"
@@ -126,8 +134,20 @@ class OwnEngine:
             why = where_it_failed(error, self._file)
         finally:
             self._free.put(instance)
-        info = replace(frame.info, detector_ms=1e3 * (time.perf_counter() - begun_s))
-        return Outcome(info, None if table is None else Detections(info, table), +left_out, why)
+        info = replace(info, detector_ms=1e3 * (time.perf_counter() - begun_s))
+        return Outcome(info, None if found is None else replace(found, info=info), +left_out, why)
+
+    def _check_names(self, properties: Properties) -> None:
+        """Raise `AnswerError` for other properties than those of the first frame that had any."""
+        if not properties.names:
+            return
+        with self._naming:
+            self._names = self._names or properties.names
+        if properties.names != self._names:
+            raise AnswerError(
+                f"it returned the properties {', '.join(properties.names)}, and {', '.join(self._names)} before; "
+                "return the same in each frame, NaN for what is not known"
+            )
 
     def announce(self, call: Callable[[], None]) -> bool:
         """Have `call` called, from any thread, when there may be results. Returns True."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from engines.refine.alternatives import FAINT_SIGMAS
 from engines.refine.arguments import BoolArray, Float32Array, FloatArray, Noise, Particles, Prior
+from engines.refine.clipped import refit_clipped
 from engines.refine.depth_search import LARGEST_MOVE_PX
 from engines.refine.frame import UNTRIED, begin_frame, fit_frame, take_back, vary
 from engines.refine.joint_fit import CONVERGED
@@ -17,6 +18,7 @@ from engines.refine.particle_count import Marks, settle_frame
 from engines.refine.psf import FitModel
 from engines.refine.rendering import A, X, Y, Z
 from engines.refine.typical import Sample, sample_of, typical_of
+from engines.refine.uneven_light import lay_light
 
 FitFrame = Callable[..., None]
 """`refine.frame.fit_frame`, or what does the same elsewhere."""
@@ -90,7 +92,8 @@ def fit_particles(
     `contrast` (H, W) is positive where particles are, with any slowly varying background. `sigma_z_um` (N,) is the
     standard error of the start's depth; the search covers three of them, and at least `search_um`. `noise` is the
     variance of the contrast, (read, shot x relative brightness). `total`, a work image of the frame's size, comes
-    back with the image of all fitted particles. `proposals` (P, 3) are places where there may be more particles.
+    back with the image of all fitted particles, and of uneven light. `proposals` (P, 3) are places where there may be
+    more particles.
     `fit_all` fits the blocks: `refine.frame.fit_frame`, or what does the same elsewhere. Particles that are `drawn`
     (N,) are not fitted: their images, at their starts, are taken as known, but for the brightness. `known` are
     particles of earlier frames that count in what is typical.
@@ -119,9 +122,8 @@ def fit_particles(
     covariance, fit = np.full((room, 4, 4), np.nan), np.full((room, 2), np.nan)
     particles = Particles(theta, covariance, fit, np.full(room, UNTRIED), usable)
     if total is None:
-        total = np.zeros_like(contrast)
-    else:
-        total.fill(0)
+        total = np.empty_like(contrast)
+    lay_light(contrast, model.coefficients.shape[1], total)
     read, shot = map(float, noise)
     variance = Noise(read, shot, -1.0 if model.polarity == "dark" else 1.0)
     psf = model.for_kernels(contrast.shape)
@@ -134,6 +136,10 @@ def fit_particles(
         given[:n] &= ~drawn
     alone = theta[:n].copy()
     fit_all(contrast, total, particles, psf, variance, Prior(0.0, 0.0), usable)
+    if model.quantity is not None:
+        with np.errstate(invalid="ignore"):
+            unlike = usable & (particles.state == CONVERGED) & _worse_than_chance(fit)
+        refit_clipped(contrast, total, particles, unlike, psf, variance)
     other = np.full((room, 2), np.nan)
     crossed = other_depths(contrast, total, particles, psf, variance, model.twins, other)
     if crossed.any():
@@ -162,7 +168,7 @@ def fit_particles(
         sigma = standard_errors(covariance[:count], fit, model)
         unlike = fit[:, 0] / max(1.0, typical.chi_square)
         alike = unlike < WORST_FIT
-        if model.misfit is not None:
+        if model.misfit is not None or model.quantity is not None:
             # a particle of another size or shape than the calibrated ones: its place is worse known, but known
             sigma = sigma * np.sqrt(np.where(alike | ~np.isfinite(unlike), 1.0, unlike))[:, None]
             alike[:n] = True
@@ -173,7 +179,9 @@ def fit_particles(
     allowed = np.fmax(LARGEST_MOVE_UM, LARGEST_MOVE_SIGMAS * sigma_z_um)
     near = np.abs(theta[:n, Z] - start[:, Z]) <= allowed
     accepted[:n] &= blind[:n] | near | (fit[:n, 0] <= typical.worst_chi_square)
-    accepted &= (theta[:, Z] > model.z_min_um) & (theta[:, Z] < model.z_max_um)
+    if model.quantity is None or model.quantity.is_depth:
+        # beyond the range of depths there may be particles; beyond that of what they are there are none
+        accepted &= (theta[:, Z] > model.z_min_um) & (theta[:, Z] < model.z_max_um)
     accepted &= ~on_another(theta, accepted)
     added = accepted & within(theta, height, width)
     present = np.where(np.arange(count) < n, usable | ~given[:count], added)
@@ -190,9 +198,13 @@ def standard_errors(covariance: FloatArray, fit: FloatArray, model: FitModel) ->
     with np.errstate(invalid="ignore", divide="ignore"):
         sigma: FloatArray = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
         if model.misfit is None:
-            worse = fit[:, 0] > 1 + CHANCE_SIGMAS * np.sqrt(2 / fit[:, 1])
-            sigma = sigma * np.sqrt(np.where(worse, fit[:, 0], 1.0))[:, None]
+            sigma = sigma * np.sqrt(np.where(_worse_than_chance(fit), fit[:, 0], 1.0))[:, None]
     return sigma
+
+
+def _worse_than_chance(fit: FloatArray) -> BoolArray:
+    worse: BoolArray = fit[:, 0] > 1 + CHANCE_SIGMAS * np.sqrt(2 / fit[:, 1])
+    return worse
 
 
 def within(points: FloatArray, height: int, width: int) -> BoolArray:

@@ -16,6 +16,7 @@ from engines.refine.arguments import Float32Array, FloatArray, IntArray, Psf
 from engines.refine.cells import LEAST_EXTENT_PX, FieldCells, extents
 from engines.refine.field import FieldModel
 from engines.refine.misfit import Misfit
+from engines.refine.quantity import Quantity
 from engines.refine.spline import TAPS
 from stream.errors import ConfigurationError
 from stream.hdf5_reading import check_file, values
@@ -48,7 +49,8 @@ class FitModel:
     `brightness_sd` is the standard deviation of the particles' brightness around 1. `sigma_scale` is the factor by
     which standard errors of x, y and z exceed those from noise alone, as real particles are not all alike.
     `field` is what changes over the field of view: depths and places are then local ones (`refine.field`).
-    `misfit` are variances beyond those of the noise, found by cross-validation. `cells` are for the kernels.
+    `misfit` are variances beyond those of the noise, found by cross-validation. `cells` are for the kernels. Where
+    the model's depth is not that of particles, `quantity` says what it is.
     """
 
     coefficients: Float32Array
@@ -67,6 +69,7 @@ class FitModel:
     cells: FieldCells
     field: FieldModel | None = None
     misfit: Misfit | None = None
+    quantity: Quantity | None = None
 
     @classmethod
     def of(
@@ -84,6 +87,7 @@ class FitModel:
         sigma_scale: tuple[float, float, float] = (1.0, 1.0, 1.0),
         field: FieldModel | None = None,
         misfit: Misfit | None = None,
+        quantity: Quantity | None = None,
     ) -> FitModel:
         """The model of these coefficients; by default all noise is that of the light.
 
@@ -120,6 +124,7 @@ class FitModel:
             FieldCells(mean, extent_px, field),
             field,
             misfit,
+            quantity,
         )
 
     @property

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import zlib
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from engines.refine.arguments import Float32Array
 from engines.refine.field import FieldModel
 from engines.refine.misfit import Misfit
 from engines.refine.psf import MOST_MODES, FitModel
+from engines.refine.quantity import DEPTH, Quantity
 from stream.errors import ConfigurationError
+from stream.particle_properties import check_names
 
 KEY = "liveptv_particle"
 LEVELS = np.iinfo(np.int16).max
@@ -42,6 +45,8 @@ def pack(model: FitModel) -> str:
     header = {**numbers, "polarity": model.polarity, "scale": scale, "shape": rounded.shape}
     header["sigma_scale"] = model.sigma_scale
     planes = _halves(rounded)
+    if model.quantity is not None:
+        header["quantity"] = asdict(model.quantity)
     if model.misfit is not None:
         header["misfit"] = model.misfit.numbers()
     if model.field is not None:
@@ -103,6 +108,7 @@ def unpack(text: str, name: str) -> FitModel:
             sigma_scale=(x, y, z),
             field=field,
             misfit=misfit,
+            quantity=_quantity(header.get("quantity")),
         )
     except (
         ValueError,
@@ -114,3 +120,12 @@ def unpack(text: str, name: str) -> FitModel:
         zlib.error,
     ) as error:
         raise ConfigurationError(f"the PSF model in {name} is damaged ({error}); train it again") from error
+
+
+def _quantity(numbers: Any) -> Quantity | None:
+    if numbers is None:
+        return None
+    name = str(numbers["name"])
+    if name != DEPTH:
+        check_names([name])
+    return Quantity(name, float(numbers["at_zero"]), float(numbers["per_um"]))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from engines.pixel_noise import pixel_noise
 from engines.refine.arguments import BoolArray, Float32Array, FloatArray, Noise
 from engines.refine.compiling import compile_fit
-from engines.refine.contrast import fill_contrast, median_of
+from engines.refine.contrast import fill_contrast, level_of, median_of
 from engines.refine.fit_notes import FitNotes, Learnt
 from engines.refine.fitting import LEAST_SEARCH_UM, FitFrame, fit_particles
 from engines.refine.frame import fit_frame
@@ -35,6 +35,8 @@ among the many places where one may be added. Changes that confidence and nothin
 MEDIAN_STRIDE = 7
 """Every so many-th row and column is used for the median of an image: 75,000 of 3.7 million pixels, whose median is
 good to 0.5 % of the noise."""
+MEDIAN_SAMPLES = 2000
+"""Pixels of a small image that its median is taken of at least."""
 NOISE_SAMPLES = 20_000
 """Differences of 2 x 2 pixels that the noise is measured on: good to 0.5 %."""
 PREPARING_WEIGHT = 0.1
@@ -301,7 +303,11 @@ class Refiner:
             self._buffers.shape = image.shape
             self._buffers.pair = np.empty(image.shape, np.float32), np.empty(image.shape, np.float32)
         contrast, total = self._buffers.pair
-        background = max(median_of(image[::MEDIAN_STRIDE, ::MEDIAN_STRIDE]), 1e-6)
+        if self.model.quantity is None:
+            background = max(median_of(image[::MEDIAN_STRIDE, ::MEDIAN_STRIDE]), 1e-6)
+        else:
+            step = max(1, min(MEDIAN_STRIDE, int(np.sqrt(image.size / MEDIAN_SAMPLES))))
+            background = max(level_of(image[::step, ::step]), 1e-6)
         sign = -1.0 if self.model.polarity == "dark" else 1.0
         if full_light is None:
             light, relative = background, background

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from calibration.result import Calibration
+from liveptv.api.calibrations import CalibrationView
 from liveptv.workflows.calibrate import calibrate_scan
 
 
@@ -26,7 +26,7 @@ def calibrate(
     kinds: int | None = None,
     overwrite: bool = False,
     on_progress: Callable[[str, float], None] = lambda step, part: None,
-) -> Calibration:
+) -> CalibrationView:
     """Turn a focus scan into labelled particle images and a PSF model, and write `calibration.h5`.
 
     Parameters
@@ -52,15 +52,16 @@ def calibrate(
 
     Returns
     -------
-    calibration.result.Calibration
-        `model` (the PSF model), `focal_planes`, `particles`, `noise`, `warnings` ...
+    CalibrationView
+        `.plot()`, `.to_pandas()`, `.to_xarray()`, and `model` (the PSF model), `focal_planes`, `particles`,
+        `noise`, `warnings` ...
 
     Raises
     ------
     LivePTVError
         If the scan cannot be read or no calibration can be made from it; the text says why.
     """
-    return calibrate_scan(
+    found = calibrate_scan(
         Path(scan),
         Path(output),
         bright=None if bright is None else Path(bright),
@@ -75,3 +76,4 @@ def calibrate(
         overwrite=overwrite,
         on_progress=on_progress,
     )
+    return CalibrationView.of(found)

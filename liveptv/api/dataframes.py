@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -12,39 +13,52 @@ import numpy.typing as npt
 from liveptv.tables import DetectionTable
 from liveptv.tables.reader import AT_END, COLUMNS, WRITTEN, known, measured
 from stream.errors import ConfigurationError
-from stream.messages import NAN, Detections
+from stream.messages import NAN, Detections, Properties
+from stream.particle_properties import property_columns, property_names_among
+from stream.particle_tables import RESERVED
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from liveptv.api.frames import DetectionFrame
 
 FloatArray = npt.NDArray[np.float64]
 
 NEEDED = ("frame", "x_um", "y_um")
 
 
-def detections_frame(found: Iterable[Detections]) -> pd.DataFrame:
+def detections_frame(found: Iterable[Detections], pixel_size_um: float | None = None) -> DetectionFrame:
     """Detections of many frames as one table.
 
     Parameters
     ----------
     found : iterable of Detections
         One entry a frame, in order.
+    pixel_size_um : float, optional
+        Size of a pixel of the images; goes into the table's `attrs`.
 
     Returns
     -------
-    pandas.DataFrame
+    DetectionFrame
         One row a particle: `frame` (int64) and the columns of `stream.messages.Detections` (float64) but `flags`;
         those from `z_other_um` on only where anything is known, and `at_end` (1) where a particle is at an end
-        of a volume.
+        of a volume. Properties that the detector measures (`radius_um`) follow, with standard errors.
     """
-    import pandas as pd
+    from liveptv.api.frames import PIXEL, DetectionFrame
 
     parts = [(one.info.frame, measured(one)) for one in found]
     number = np.repeat([n for n, _ in parts], [len(part[AT_END]) for _, part in parts]).astype(np.int64)
+    names = dict.fromkeys((*WRITTEN[1:], *(name for _, part in parts for name in part)))
     columns = {
-        name: np.concatenate([np.empty(0), *(part[name] for _, part in parts)]) for name in WRITTEN[1:]
+        name: np.concatenate(
+            [np.empty(0), *(part.get(name, np.full(len(part[AT_END]), NAN)) for _, part in parts)]
+        )
+        for name in names
     }
-    return pd.DataFrame({"frame": number, **known(columns)})
+    table = DetectionFrame({"frame": number, **known(columns)})
+    if pixel_size_um is not None:
+        table.attrs[PIXEL] = pixel_size_um
+    return table
 
 
 def detection_table(frame: pd.DataFrame) -> DetectionTable:
@@ -55,7 +69,8 @@ def detection_table(frame: pd.DataFrame) -> DetectionTable:
     frame : pandas.DataFrame
         Needs the columns `frame`, `x_um` and `y_um`; `z_um`, `sigma_x_um`, `sigma_y_um`, `sigma_z_um`,
         `brightness`, `confidence`, `z_other_um`, `p_other`, `chi_square`, `kind`, `p_kind` and `time_offset_s`
-        are used where they are there. Further columns are ignored.
+        are used where they are there, and so are properties of particles, each with a standard error (`radius_um`
+        and `sigma_radius_um`). Further columns are ignored.
 
     Raises
     ------
@@ -68,6 +83,7 @@ def detection_table(frame: pd.DataFrame) -> DetectionTable:
             have = ", ".join(map(str, frame.columns)) or "none"
             raise ConfigurationError(f"the table has no column {name!r}; it has {have}. Rename one of them")
     columns = {name: _numbers(frame, name) for name in COLUMNS if name in frame}
+    properties = property_names_among(map(str, frame.columns), RESERVED)
     number = columns.pop("frame")
     if not np.array_equal(number, np.rint(number)):
         raise ConfigurationError("the column 'frame' must hold whole numbers; convert it, or drop such rows")
@@ -77,8 +93,14 @@ def detection_table(frame: pd.DataFrame) -> DetectionTable:
             raise ConfigurationError(f"the column {name!r} is not finite in row {bad}; drop such rows")
     order = np.argsort(number, kind="stable")
     rows = len(number)
-    values = {name: columns.get(name, np.full(rows, NAN))[order] for name in COLUMNS if name != "frame"}
-    return DetectionTable(number[order].astype(np.int64), **values)
+    values: dict[str, FloatArray] = {
+        name: columns.get(name, np.full(rows, NAN))[order] for name in COLUMNS if name != "frame"
+    }
+    table = DetectionTable(number[order].astype(np.int64), **values)  # type: ignore[arg-type]
+    if not properties:
+        return table
+    further = {name: _numbers(frame, name)[order] for name in property_columns(properties)}
+    return replace(table, properties=Properties.from_columns(further, rows))
 
 
 def positions_by_frame(frame: pd.DataFrame) -> list[tuple[FloatArray, FloatArray, FloatArray]]:

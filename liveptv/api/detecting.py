@@ -23,7 +23,7 @@ from stream.messages import NAN, Frame, FrameInfo
 from stream.volume_info import MOST_SLICES, VolumeInfo
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from liveptv.api.frames import DetectionFrame
 
 SAME = 1e-3  # relative difference of two pixel sizes that are the same
 
@@ -35,7 +35,7 @@ def detect(
     pixel_size_um: float | None = None,
     voxel_um: Sequence[float] | None = None,
     **settings: Any,
-) -> pd.DataFrame:
+) -> DetectionFrame:
     """Find the particles in images, or in volumes.
 
     Parameters
@@ -57,10 +57,10 @@ def detect(
 
     Returns
     -------
-    pandas.DataFrame
-        One row a particle: `frame`; `x_um`, `y_um` from the centre of the first pixel; `z_um`, the height relative
-        to the focal plane, NaN in 2D, in volumes that above the first slice; their standard errors `sigma_*_um`;
-        `brightness`; `confidence`, 0 to 1.
+    DetectionFrame
+        A pandas data frame; `found.plot(images)` draws it. One row a particle: `frame`; `x_um`, `y_um` from the
+        centre of the first pixel; `z_um`, the height relative to the focal plane, NaN in 2D, in volumes that above
+        the first slice; their standard errors `sigma_*_um`; `brightness`; `confidence`, 0 to 1.
 
     Raises
     ------
@@ -72,6 +72,7 @@ def detect(
     Examples
     --------
     >>> found = liveptv.detect(images, liveptv.SHIPPED_MODEL)
+    >>> found.plot(images, frame=3)
     >>> found.groupby("frame").size()
     >>> found = liveptv.detect(volumes, voxel_um=(0.3, 0.1, 0.1))
     """
@@ -80,7 +81,7 @@ def detect(
     step_um, pixel_um = (None, pixel_size_um) if voxel_um is None else _voxel(voxel_um, pixel_size_um)
     if isinstance(images, str | os.PathLike):
         recorded = detect_images(Path(images), checked, pixel_size_um=pixel_um, z_step_um=step_um)
-        return detections_frame(found for found, _ in recorded)
+        return detections_frame((found for found, _ in recorded), pixel_um or pixel_size_of(checked.model))
     if isinstance(images, Recording):
         if voxel_um is not None:
             raise ConfigurationError(
@@ -107,7 +108,8 @@ def detect(
             pixel_size_um=pixel_um,
             depth=depth,
             volumes=volumes,
-        )
+        ),
+        pixel_um,
     )
 
 

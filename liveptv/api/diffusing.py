@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from liveptv.api.axes import axes_or_new
 from liveptv.workflows.diffusion import FileDiffusion, diffusion_of_file, exponents, msd_table, track_table
 from stream.errors import ConfigurationError
-from tracking.physics.diffusion.msd import LAGS, anomalous_exponent
+from tracking.physics.diffusion.msd import LAGS, MeanSquaredDisplacements, anomalous_exponent
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 
 class Diffusion:
@@ -72,6 +74,48 @@ class Diffusion:
         ConfigurationError
             If there is no such track or kind, or it has no two frames.
         """
+        curves = self._curves(lags=lags, track=track, kind=kind, drift=drift)
+        table = msd_table(curves)
+        found = {axis: (one.alpha, one.standard_error_alpha) for axis, one in exponents(curves).items()}
+        together = anomalous_exponent(curves)
+        table.attrs["exponents"] = {**found, "all": (together.alpha, together.standard_error_alpha)}
+        return table
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The same as `axes()`."""
+        return self.axes()
+
+    def plot(self, axes: Axes | None = None) -> Axes:
+        """Draw D over the height (over y in 2D) with standard errors; returns the matplotlib axes."""
+        from liveptv.reports.diffusion_figure import draw_over_place
+
+        with axes_or_new(axes) as drawn:
+            draw_over_place(drawn, self._found.findings)
+            drawn.set_title(f"D = {self.um2_s:.3g} ± {self.standard_error_um2_s:.1g} µm²/s")
+        result: Axes = drawn
+        return result
+
+    def plot_msd(
+        self,
+        axes: Axes | None = None,
+        *,
+        lags: int = LAGS,
+        track: int | None = None,
+        kind: int | None = None,
+        drift: bool = True,
+    ) -> Axes:
+        """Draw the mean squared displacements of `msd` with their power laws; returns the matplotlib axes."""
+        from liveptv.reports.diffusion_figure import draw_msd
+
+        curves = self._curves(lags=lags, track=track, kind=kind, drift=drift)
+        with axes_or_new(axes) as drawn:
+            draw_msd(drawn, curves)
+        result: Axes = drawn
+        return result
+
+    def _curves(
+        self, *, lags: int, track: int | None, kind: int | None, drift: bool
+    ) -> MeanSquaredDisplacements:
         rows = self._found.trajectories
         chosen = np.ones(len(rows), np.bool_)
         if track is not None:
@@ -82,12 +126,7 @@ class Diffusion:
             raise ConfigurationError(
                 f"there are no rows of track {track}, kind {kind}; leave one of them out"
             )
-        curves = self._found.msd(lags=lags, drift=drift, rows=chosen)
-        table = msd_table(curves)
-        found = {axis: (one.alpha, one.standard_error_alpha) for axis, one in exponents(curves).items()}
-        together = anomalous_exponent(curves)
-        table.attrs["exponents"] = {**found, "all": (together.alpha, together.standard_error_alpha)}
-        return table
+        return self._found.msd(lags=lags, drift=drift, rows=chosen)
 
     def __repr__(self) -> str:
         words = ", ".join(text for name, text in self._found.findings.lines() if name in {"D", "from"})

@@ -7,13 +7,19 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from liveptv.api.trajectories import TrajectoryView
 from liveptv.config import Experiment, build_experiment, load_experiment, revised
 from liveptv.files import RunFiles
 from liveptv.session.run_status import Progress
 from liveptv.workflows.run import RunOutcome, run_experiment
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from liveptv.api.frames import By, TrackFrame
+    from liveptv.api.profiles import Profile
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +55,18 @@ class Run:
     def trajectories(self) -> TrajectoryView:
         """What was measured; see `liveptv.open_trajectories`."""
         return TrajectoryView(self.tracks)
+
+    def to_pandas(self, *, predicted: bool = False, flagged: bool = False) -> TrackFrame:
+        """The trajectories; see `TrajectoryView.to_pandas`."""
+        return self.trajectories().to_pandas(predicted=predicted, flagged=flagged)
+
+    def plot(self, by: By = "speed", *, axes: Axes | None = None) -> Axes:
+        """Draw the trajectories; see `TrajectoryView.plot`."""
+        return self.trajectories().plot(by, axes=axes)
+
+    def profile(self) -> Profile:
+        """The velocity profile; see `TrajectoryView.profile`."""
+        return self.trajectories().profile()
 
 
 def experiment(settings: str | os.PathLike[str] | Mapping[str, Any]) -> Experiment:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,14 @@ from acquisition.recording import open_recording
 from liveptv.workflows.offline import recorded_frames
 from stream.messages import Frame
 
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+    from matplotlib.axes import Axes
+
 Image = npt.NDArray[Any]
+
+ABOUT = ("frame", "camera_frame", "time_s", "focus_um", "flow_ul_s", "exposure_ms")
 
 
 class Recording:
@@ -129,6 +136,34 @@ class Recording:
             yield from frames_of(source)
         finally:
             source.close()
+
+    def to_pandas(self) -> pd.DataFrame:
+        """What the file says of each frame: number, time, focus, flow, exposure (`ABOUT`).
+
+        It reads through the whole file. What is not known is NaN.
+        """
+        import pandas as pd
+
+        return pd.DataFrame([{name: getattr(each.info, name) for name in ABOUT} for each in self.frames()])
+
+    def to_xarray(self, start: int = 0, stop: int | None = None) -> xr.DataArray:
+        """The images from `start` to before `stop` (left out: all) over `frame`, (`z`,) `y` and `x`, um.
+
+        Raises `ConfigurationError` if xarray is not installed.
+        """
+        from liveptv.api.images import images_xarray
+
+        found: xr.DataArray = images_xarray(self[start:stop], self.pixel_size_um, self.z_step_um)
+        return found.assign_coords(frame=range(len(self))[start:stop])
+
+    def plot(self, frame: int = 0, axes: Axes | None = None) -> Axes:
+        """Draw an image, in um; of a volume its brightest values along z. Returns the axes."""
+        from liveptv.api.images import plot_image
+
+        image, title = self[frame], f"{self.path.name}, frame {frame}"
+        if image.ndim == 3:
+            image, title = image.max(axis=0), f"{title}, brightest along z"
+        return plot_image(image, self.pixel_size_um, title, axes)
 
     def close(self) -> None:
         """Close the file. Idempotent."""

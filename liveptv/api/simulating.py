@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import ValidationError
 
 from liveptv.api.dataframes import positions_by_frame
+from liveptv.api.images import Images
 from stream.errors import ConfigurationError
 from stream.settings import describe
 
@@ -24,7 +24,7 @@ def simulate(
     dtype: Literal["uint8", "uint16"] = "uint8",
     seed: int = 0,
     **optics: Any,
-) -> npt.NDArray[Any]:
+) -> Images:
     """Render camera images of particles at known positions, through an astigmatic lens.
 
     Parameters
@@ -45,8 +45,8 @@ def simulate(
 
     Returns
     -------
-    numpy.ndarray
-        (T, H, W), from frame 0 to the last one of `positions`.
+    Images
+        A numpy array (T, H, W), from frame 0 to the last one of `positions`, with `.plot()` and `.to_xarray()`.
 
     Raises
     ------
@@ -68,4 +68,4 @@ def simulate(
     images = np.empty((len(frames), *shape), renderer.dtype)
     for image, (x_um, y_um, z_um) in zip(images, frames, strict=True):
         renderer.render(x_um, y_um, z_um, image)
-    return images
+    return Images(images, model.pixel_size_um)

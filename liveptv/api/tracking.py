@@ -18,6 +18,8 @@ from liveptv.workflows.retrack import settings_for
 if TYPE_CHECKING:
     import pandas as pd
 
+    from liveptv.api.frames import TrackFrame
+
 
 def track(
     detections: pd.DataFrame,
@@ -28,7 +30,7 @@ def track(
     predicted: bool = False,
     flagged: bool = False,
     **settings: Any,
-) -> pd.DataFrame:
+) -> TrackFrame:
     """Link detections into trajectories, by the same tracker as live.
 
     Parameters
@@ -48,8 +50,8 @@ def track(
 
     Returns
     -------
-    pandas.DataFrame
-        As `TrajectoryView.to_pandas`.
+    TrackFrame
+        As `TrajectoryView.to_pandas`; `tracks.plot()` draws it.
 
     Raises
     ------
@@ -83,7 +85,7 @@ def retrack(
     predicted: bool = False,
     flagged: bool = False,
     **settings: Any,
-) -> pd.DataFrame:
+) -> TrackFrame:
     """Track the detections of a trajectory file again with other settings, without the images.
 
     Parameters
@@ -101,8 +103,8 @@ def retrack(
 
     Returns
     -------
-    pandas.DataFrame
-        As `TrajectoryView.to_pandas`.
+    TrackFrame
+        As `TrajectoryView.to_pandas`; `tracks.plot()` draws it.
 
     Raises
     ------

@@ -16,6 +16,10 @@ from tracking.trajectories.schema import MORE_COLUMNS, ROW_COLUMNS
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+    from matplotlib.axes import Axes
+
+    from liveptv.api.frames import By, TrackFrame
+    from liveptv.api.profiles import Profile
 
 
 class TrajectoryView:
@@ -40,7 +44,7 @@ class TrajectoryView:
             self._events = file.events()
             self.finished: bool = file.finished
 
-    def to_pandas(self, *, predicted: bool = False, flagged: bool = False) -> pd.DataFrame:
+    def to_pandas(self, *, predicted: bool = False, flagged: bool = False) -> TrackFrame:
         """The trajectories, one row a particle and frame.
 
         Parameters
@@ -52,13 +56,13 @@ class TrajectoryView:
 
         Returns
         -------
-        pandas.DataFrame
-            `track`, `frame`, `time_s`, positions in um, velocities in um/s, their standard errors `sigma_*`, and
-            more; docs/files.md has all columns.
+        TrackFrame
+            A pandas data frame; its `plot()` draws it. `track`, `frame`, `time_s`, positions in um, velocities in
+            um/s, their standard errors `sigma_*`, and more; docs/files.md has all columns.
         """
-        import pandas as pd
+        from liveptv.api.frames import TrackFrame
 
-        return pd.DataFrame(self._read(predicted, flagged).columns())
+        return TrackFrame(self._read(predicted, flagged).columns())
 
     def to_xarray(self, *, predicted: bool = False, flagged: bool = False) -> xr.Dataset:
         """The same as `to_pandas`, a variable a column over the dimension `row`, with units and descriptions.
@@ -77,6 +81,24 @@ class TrajectoryView:
             variables[name] = (("row",), values, attributes)
         dataset: xr.Dataset = xarray.Dataset(variables, attrs={"source": self.path.name})
         return dataset.set_coords(["track", "frame", "time_s"])
+
+    def plot(self, by: By = "speed", *, axes: Axes | None = None) -> Axes:
+        """Draw the trajectories in the plane, coloured by "speed", "depth" or "time"; returns the axes."""
+        from liveptv.api.frames import plot_tracks
+
+        return plot_tracks(self.to_pandas(), by, axes)
+
+    def profile(self) -> Profile:
+        """The velocity along x over the height (over y in 2D), with standard errors.
+
+        Raises
+        ------
+        ConfigurationError
+            If no trajectory is long enough.
+        """
+        from liveptv.api.profiles import Profile
+
+        return Profile(self._read(False, False))
 
     def frames(self) -> pd.DataFrame:
         """The table of frames: number, time, focus, flow, exposure, rows; one row a frame, empty ones included."""

@@ -98,8 +98,11 @@ def build(
     from engines.tensorrt.opening import open_to_build
 
     check_model(model)
+    card = OnnxModel(model).card
+    if card.processor_only:
+        raise ConfigurationError(f"TensorRT {card.processor_only}; {model} runs on the processor")
     plans, back_end, reason = open_to_build(half=precision == "reduced", say=_say)
-    frame = FrameFormat(height, width, bits // 8, flat_field, MOST_PARTICLES, OnnxModel(model).card.kinds)
+    frame = FrameFormat(height, width, bits // 8, flat_field, MOST_PARTICLES, card.kinds)
     with ExitStack() as stack:
         if back_end is not None:
             stack.callback(back_end.device.close)

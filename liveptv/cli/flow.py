@@ -43,8 +43,8 @@ def flow(
     as_json: Json = False,
 ) -> int:
     """Fit the flow in a straight channel to all trajectories: velocity, walls, flow rate, wall shear."""
-    from liveptv.flow.channel_flow import channel_flow
-    from liveptv.flow.words import in_words
+    from liveptv.flow_fit.channel_flow import channel_flow
+    from liveptv.flow_fit.words import in_words
     from tracking.physics.sections.section_text import section_from
 
     found = channel_flow(

@@ -25,6 +25,7 @@ from liveptv.cli import (
     lag,
     live,
     offline,
+    plan,
     recalibration,
     record,
     scan,
@@ -63,6 +64,7 @@ evaluation.register(app)
 files.register(app)
 comparison.register(app)
 flow.register(app)
+plan.register(app)
 diffusion.register(app)
 bench.register(app)
 control.register(app)

@@ -22,7 +22,8 @@ from stream.errors import ConfigurationError, LivePTVError
 if TYPE_CHECKING:
     from calibration.training.group.member import Member
     from calibration.training.train import TrainingProgress
-    from liveptv.workflows.train import Trained
+    from liveptv.workflows.examples import Examples
+    from liveptv.workflows.train import PipelineOf, Trained
     from liveptv.workflows.train_volumes import TrainedVolumes
 
 SIZES = ("small", "large")
@@ -36,12 +37,59 @@ def register(app: typer.Typer) -> None:
 
 def train(
     calibration: Annotated[Path | None, typer.Argument(help="calibration file, .h5")] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="file for the network, .onnx")] = Path(
-        "model.onnx"
-    ),
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            help="file for the network, .onnx; with --images also .h5, an image model for matched filters and fit, "
+            "which needs no training",
+        ),
+    ] = Path("model.onnx"),
     optics: Annotated[
         str | None,
         typer.Option(help="instead of a calibration: a .toml or .json file with the optics, or `simulated`"),
+    ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(
+            help="instead of a calibration: a .py file with a DeepTrack pipeline, whose code is run; "
+            "`pipeline.py:NAME` names one of several"
+        ),
+    ] = None,
+    learn: Annotated[
+        str | None,
+        typer.Option(
+            help="properties of the pipeline's objects to learn beside place and kind, such as "
+            "`radius,refractive_index`"
+        ),
+    ] = None,
+    examples: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="instead of a calibration: images with one object in the middle of each, or with --at a "
+            "recording; may be given several times"
+        ),
+    ] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="where an object is in the recording of --examples: `x,y` in pixels, or `x,y,image`; may be given "
+            "several times"
+        ),
+    ] = None,
+    background: Annotated[
+        Path | None,
+        typer.Option(
+            help="with --examples: a recording, of which what does not move is put behind the objects"
+        ),
+    ] = None,
+    pixel_size: Annotated[
+        float | None,
+        typer.Option(
+            help="um a pixel of the camera, where a pipeline or the examples do not say or are to be overruled",
+            min=1e-6,
+        ),
     ] = None,
     minutes: Annotated[float, typer.Option(help="how long to train, min", min=0.01)] = 60.0,
     size: Annotated[str, typer.Option(help="`small`, for CPUs, or `large`, for GPUs")] = "small",
@@ -49,7 +97,8 @@ def train(
         str | None,
         typer.Option(
             "--from",
-            help="network to start from: a file, `shipped` (default for small) or `nothing` (default for large)",
+            help="network to start from: a file, `shipped` (default for small) or `nothing` (default for large and "
+            "with --images)",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="seed of the weights and the training images", min=0)] = 0,
@@ -74,36 +123,51 @@ def train(
     from calibration.training.group.member import launched_member
     from liveptv.models import SHIPPED_MODEL
     from liveptv.workflows.train import check_libraries, default_processes
+    from liveptv.workflows.object_model import SUFFIXES
     from liveptv.workflows.train_volumes import check_start, is_for_volumes
 
     volumes = is_for_volumes(calibration)
-    start = start or (SHIPPED if size == "small" and not volumes else NOTHING)
+    start = start or (SHIPPED if size == "small" and not volumes and images is None else NOTHING)
     start_from = {SHIPPED: SHIPPED_MODEL, NOTHING: None}.get(start, Path(start))
     member = launched_member()
     with _one_voice(member), contextlib.ExitStack() as stack:
         if size not in SIZES:
             raise ConfigurationError(f"--size must be small or large, not {size!r}")
+        if images is not None and output.suffix.lower() in SUFFIXES:
+            _make_object_model(output, images, learn, pixel_size, overwrite)
+            return 0
         if output.suffix.lower() != ".onnx":
             raise ConfigurationError(f"the network is written as an .onnx file; {output} must end in .onnx")
         if member is not None and processes not in (None, member.size):
             raise ConfigurationError(f"torchrun started {member.size} processes; leave out --processes")
         if member is None or member.first:
-            refuse_to_replace(output, calibration, start_from)
+            refuse_to_replace(output, calibration, start_from, background, *(examples or ()))
             writable(output, overwrite)
             stack.enter_context(claimed(output, "liveptv train"))
         check_libraries()
         import torch
 
         from calibration.training.settings import TrainingSettings
+        from liveptv.workflows.examples import recipe_of
         from liveptv.workflows.train import recipe_for, train_model
         from liveptv.workflows.train_volumes import for_volumes, train_volume_model
 
+        first = member is None or member.first
+        if pixel_size is not None and images is None and not examples:
+            raise ConfigurationError("--pixel-size belongs to --images or --examples")
+        pipeline = _pipeline_of(images, learn, pixel_size, first)
+        seen = _examples_of(examples, at, background, pixel_size)
+        given = sum(each is not None for each in (calibration, optics, pipeline, seen))
+        if given != 1:
+            raise ConfigurationError(
+                "give either a calibration, --optics, --images or --examples to train on"
+            )
         if volumes:
-            if optics is not None:
-                raise ConfigurationError("give either a calibration or --optics to train on")
             check_start(start_from)
+        elif seen is not None:
+            recipe, digest = recipe_of(seen, _say if first else lambda _line: None)
         else:
-            recipe, digest = recipe_for(calibration, optics)
+            recipe, digest = recipe_for(calibration, optics, pipeline)
         on_gpu = torch.cuda.is_available()
         if member is not None:
             processes = member.size
@@ -145,6 +209,59 @@ def train(
     return 0
 
 
+def _make_object_model(
+    output: Path, images: str, learn: str | None, pixel_size: float | None, overwrite: bool
+) -> None:
+    from liveptv.workflows.object_model import make_object_model
+
+    pipeline = _pipeline_of(images, learn, pixel_size, says=True)
+    assert pipeline is not None
+    refuse_to_replace(output, pipeline.path)
+    writable(output, overwrite)
+    with claimed(output, "liveptv train"):
+        said = make_object_model(output, pipeline, overwrite)
+    console.print(said, soft_wrap=True)
+    console.print(f"image model written to {escape(str(output))}", soft_wrap=True)
+
+
+def _pipeline_of(
+    images: str | None, learn: str | None, pixel_size: float | None, says: bool
+) -> PipelineOf | None:
+    """The pipeline that the options name; says that its code will be run."""
+    from liveptv.workflows.train import PipelineOf
+
+    if images is None:
+        if learn is not None:
+            raise ConfigurationError("--learn belongs to --images")
+        return None
+    from calibration.pipelines.loading import split_name
+
+    path, name = split_name(images)
+    if says:
+        console.print(
+            f"the pipeline {escape(str(path.absolute()))} is Python code and will be run", soft_wrap=True
+        )
+    terms = tuple(term.strip() for term in (learn or "").split(",") if term.strip())
+    return PipelineOf(path, name, terms, pixel_size)
+
+
+def _examples_of(
+    paths: list[Path] | None, at: list[str] | None, background: Path | None, pixel_size: float | None
+) -> Examples | None:
+    """The examples that the options name."""
+    from liveptv.workflows.examples import Examples, parse_at
+
+    if not paths:
+        if at or background is not None:
+            raise ConfigurationError("--at and --background belong to --examples")
+        return None
+    return Examples(tuple(paths), parse_at(at or ()), background, pixel_size)
+
+
+def _say(line: str) -> None:
+    console.print(escape(line), soft_wrap=True)
+
+
 @contextlib.contextmanager
 def _one_voice(member: Member | None) -> Iterator[None]:
     """Let one process of those that torchrun started say what went wrong, and which of them it was."""
@@ -175,10 +292,19 @@ def _first_to_say(member: Member) -> bool:
 
 def _report(trained: Trained) -> None:
     found = trained.scores
+    digits, depth = (2, trained.card.depth) if found.x_um > 0.02 else (4, trained.card.depth)
+    place = [found.x_um, found.y_um, found.z_um][: 3 if depth else 2]
+    errors = ", ".join(f"{value:.{digits}f}" for value in place)
     console.print(
         f"missed {100 * found.missed:.1f} %, false {100 * found.evaluation.false:.1f} % of {found.particles} "
-        f"particles; rms error of lone particles {found.x_um:.2f}, {found.y_um:.2f}, {found.z_um:.2f} um (x, y, z)"
+        f"particles; rms error of lone particles {errors} um ({', '.join('xyz'[: len(place)])})"
     )
+    for each in found.properties:
+        if each.rms is not None:
+            console.print(
+                f"{each.name}: rms error {each.rms:.3g}, {100 * each.of_range:.1f} % of its range; error over "
+                f"stated {each.calibration:.2f}"
+            )
     if math.isfinite(found.class_right):
         console.print(f"kind right for {100 * found.class_right:.1f} % of the particles found")
     console.print(

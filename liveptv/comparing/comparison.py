@@ -12,6 +12,7 @@ from liveptv.comparing.detections import DetectionDifference, pairs_of
 from liveptv.comparing.settings import made_differently
 from liveptv.comparing.tracks import TrackDifference
 from stream.messages import TrackFlag
+from stream.particle_properties import OF_DETECTION
 from stream.volume_info import VolumeInfo
 from tracking.trajectories.control_record import read_control
 from tracking.trajectories.reader import TrajectoryFile
@@ -71,6 +72,7 @@ def _pieces(a: TrajectoryFile, b: TrajectoryFile) -> Iterator[tuple[RecordArray,
         same = _is_same(frames_a, frames_b, TIMES + DECISIONS + PLACES)
         same = same and _are_the_same_volumes(a.volumes(frames_a), b.volumes(frames_b))
         same = same and rows_a.tobytes() == rows_b.tobytes() and more_a.tobytes() == more_b.tobytes()
+        same = same and _properties(a, at_a, to_a) == _properties(b, at_b, to_b)
         yield _detected(rows_a), _detected(rows_b), same
         at_a, at_b = to_a, to_b
 
@@ -84,11 +86,23 @@ def _until(frames: RecordArray, at: int) -> int:
     return int(frames["frame"][min(at + last, at + len(rows)) - 1])
 
 
-def _stored(file: TrajectoryFile, begin: int, end: int) -> tuple[RecordArray, RecordArray]:
+def _rows_of(file: TrajectoryFile, begin: int, end: int) -> tuple[int, int]:
+    """The rows of entries `begin` to `end` of the table of frames."""
     if begin == end:
-        return file.rows(0, 0), file.more(0, 0)
+        return 0, 0
     first, last = file.frames[begin], file.frames[end - 1]
-    start, stop = int(first["first_row"]), int(last["first_row"] + last["rows"])
+    return int(first["first_row"]), int(last["first_row"] + last["rows"])
+
+
+def _properties(file: TrajectoryFile, begin: int, end: int) -> dict[str, bytes]:
+    """What is known of the particles of frames beside place, brightness and class, by column."""
+    mean, detected = file.properties(*_rows_of(file, begin, end))
+    columns = mean.columns() | detected.columns(OF_DETECTION)
+    return {name: column.tobytes() for name, column in columns.items() if np.isfinite(column).any()}
+
+
+def _stored(file: TrajectoryFile, begin: int, end: int) -> tuple[RecordArray, RecordArray]:
+    start, stop = _rows_of(file, begin, end)
     more = file.more(start, stop).copy()
     more["row"] -= np.uint64(start)
     return file.rows(start, stop), more

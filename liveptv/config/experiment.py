@@ -11,6 +11,7 @@ from acquisition.settings import LimitsSettings, MicroscopeSettings, RecordingSe
 from acquisition.source_settings import SourceSettings
 from acquisition.volumes.settings import VolumeSettings
 from engines.settings import DetectorSettings
+from liveptv.config.plan_settings import PlanSettings
 from liveptv.config.sections import (
     ChannelSettings,
     OpticsSettings,
@@ -62,6 +63,9 @@ class Experiment(Section):
     )
     diffusion: DiffusionSettings = Field(
         default_factory=DiffusionSettings, description="what is known of particles and liquid, for diffusion"
+    )
+    plan: PlanSettings = Field(
+        default_factory=PlanSettings, description="what `liveptv plan` plans the experiment for"
     )
     controller: ControllerSettings | None = Field(None, description="feedback control of the experiment")
     protocol: ProtocolSettings | None = Field(None, description="steps that the run goes through in order")

@@ -24,6 +24,7 @@ from liveptv.monitor.stage_statuses import FRESH_S, StageStatuses, plain
 from liveptv.monitor.two_sides import TwoSides
 from liveptv.reports.drawings import THEORY_STEP
 from liveptv.reports.profile import BINS, MIN_LENGTH, laminar_flow
+from liveptv.reports.property_results import of_particles
 from liveptv.session.link_rules import SLOTS
 from liveptv.session.run_card import RunCard
 from liveptv.session.self_check import checks_of, in_words
@@ -213,6 +214,7 @@ class RunView:
                 "profile": self._profile_facts(),
                 "flow": self._flow.facts(math.nan if info is None else info.flow_ul_s),
                 "diffusion": self._diffusion_facts(),
+                "properties": self._property_facts(),
                 "detection": self._quality.facts(),
                 "checks": self._checks(),
                 "proposed": self._proposed,
@@ -232,6 +234,23 @@ class RunView:
                 "unit": third.unit,
             }
         return facts
+
+    def _property_facts(self) -> list[dict[str, Any]]:
+        """Histograms of the properties over the confirmed tracks that are alive."""
+        if self._latest is None or not self._latest.properties.names:
+            return []
+        unfit = TrackFlag.SECOND_DETECTION | TrackFlag.TENTATIVE
+        counts = (self._latest.flags.astype(np.int64) & int(unfit)) == 0
+        return [
+            {
+                "name": one.name,
+                "edges": _plains(one.edges),
+                "counts": one.counts.astype(int).tolist(),
+                "tracks": one.tracks,
+                "words": one.in_words(),
+            }
+            for one in of_particles(self._latest.properties.of(counts))
+        ]
 
     def _checks(self) -> list[dict[str, str]]:
         statuses = [self._stages.of(stage) for stage in ("detect", "track")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from liveptv.flow.words import live_words
+from liveptv.flow_fit.words import live_words
 from tracking.physics.live.findings import FlowFindings, findings_from
 from tracking.physics.live.pump_history import is_another_flow
 

@@ -28,19 +28,30 @@ def curves_figure(found: Calibration) -> Figure:
     first, second, third = figure.subplots(1, 3)
     _feature(first, found, curves.masked_signal, curves.trace_masked_signal, "masked signal")
     _feature(second, found, curves.local_variance, curves.trace_local_variance, "local variance")
+    draw_widths(third, found)
+    for axes in (first, second):
+        _over_depth(axes, found)
+    return figure
+
+
+def draw_widths(axes: Axes, found: Calibration) -> None:
+    """Widths of the PSF along x and y over depth, with the focal planes."""
+    curves = found.curves
     inside = _within(found, curves.z_um)
     for name, values, colour in (("x", curves.sigma_x_um, ALONG_X), ("y", curves.sigma_y_um, ALONG_Y)):
-        third.plot(curves.z_um[inside], values[inside], color=colour, label=f"along {name}")
-    third.set_title("width of the PSF", pad=20)
-    third.set_ylabel("standard deviation (µm)")
-    third.set_ylim(0, 1.12 * float(np.max(np.r_[curves.sigma_x_um[inside], curves.sigma_y_um[inside]])))
-    third.legend(frameon=False, fontsize=8, loc="best")
-    for axes in (first, second, third):
-        axes.set_xlabel("depth z (µm)")
-        axes.set_xlim(found.model.z_min_um, found.model.z_max_um)
-        axes.grid(visible=True, alpha=0.25)
-        mark_focal_planes(axes, found.focal_planes)
-    return figure
+        axes.plot(curves.z_um[inside], values[inside], color=colour, label=f"along {name}")
+    axes.set_title("width of the PSF", pad=20)
+    axes.set_ylabel("standard deviation (µm)")
+    axes.set_ylim(0, 1.12 * float(np.max(np.r_[curves.sigma_x_um[inside], curves.sigma_y_um[inside]])))
+    axes.legend(frameon=False, fontsize=8, loc="best")
+    _over_depth(axes, found)
+
+
+def _over_depth(axes: Axes, found: Calibration) -> None:
+    axes.set_xlabel("depth z (µm)")
+    axes.set_xlim(found.model.z_min_um, found.model.z_max_um)
+    axes.grid(visible=True, alpha=0.25)
+    mark_focal_planes(axes, found.focal_planes)
 
 
 def _feature(axes: Axes, found: Calibration, average: FloatArray, traces: FloatArray, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The figure of diffusion: D over the height, and D of each track."""
+"""Figures of diffusion: D over the height, D of each track, mean squared displacements."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from liveptv.reports.diffusion_results import DiffusionFindings
+from liveptv.reports.diffusion_results import AXES, DiffusionFindings
 from liveptv.reports.look import INK, ONE, QUIET, TWO
 from tracking.physics.diffusion.maps import by_track
+from tracking.physics.diffusion.msd import MeanSquaredDisplacements, anomalous_exponent
 from tracking.physics.diffusion.walls import between_walls
 
 LONG_ENOUGH = 10  # displacements of a track whose D is drawn; shorter ones show the estimator's own scatter
@@ -20,12 +21,13 @@ def diffusion_figure(findings: DiffusionFindings) -> Figure:
     """D in bins with standard errors, what walls would make of it where they are known, and D of single tracks."""
     figure = Figure(figsize=(10.4, 4.2), dpi=130, layout="constrained")
     left, right = figure.subplots(1, 2)
-    _over_place(left, findings)
+    draw_over_place(left, findings)
     _of_tracks(right, findings)
     return figure
 
 
-def _over_place(axes: Axes, findings: DiffusionFindings) -> None:
+def draw_over_place(axes: Axes, findings: DiffusionFindings) -> None:
+    """D in bins of the height (of y in 2D) with standard errors, and what walls would make of it."""
     bins, result = findings.map, findings.result
     place = bins.place_um[len(result.axes) - 1]
     axes.errorbar(
@@ -76,4 +78,24 @@ def _of_tracks(axes: Axes, findings: DiffusionFindings) -> None:
         label = ("kinds found" if several else "all tracks") if number == 0 else None
         axes.axvline(value, color=INK, lw=1, ls="--", label=label)
     axes.legend(frameon=False, fontsize=8)
+    axes.grid(visible=True, alpha=0.25)
+
+
+def draw_msd(axes: Axes, found: MeanSquaredDisplacements) -> None:
+    """Mean squared displacements along each axis over the lag, with standard errors, and the power law fitted."""
+    lag = np.geomspace(found.lag_s[0], found.lag_s[-1], 100)
+    for at, (name, colour) in enumerate(zip(AXES, (ONE, TWO, INK), strict=True)):
+        if at >= len(found.msd_um2):
+            break
+        fitted = anomalous_exponent(found, (at,))
+        axes.errorbar(
+            found.lag_s, found.msd_um2[at], found.standard_error_um2[at], fmt="o", ms=4, color=colour, capsize=2,
+            label=f"{name}: slope {fitted.alpha:.2f} ± {fitted.standard_error_alpha:.2f}",
+        )  # fmt: skip
+        axes.plot(
+            lag, 2 * (fitted.coefficient * lag**fitted.alpha + fitted.offset_um2), color=colour, lw=1, ls="--"
+        )
+    axes.set(xlabel="lag (s)", ylabel="mean squared displacement (µm²)", xscale="log", yscale="log")
+    axes.set_title(f"{found.tracks} tracks")
+    axes.legend(frameon=False, fontsize=9)
     axes.grid(visible=True, alpha=0.25)

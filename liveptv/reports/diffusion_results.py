@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from liveptv.flow.run_settings import channel_of
+from liveptv.flow_fit.run_settings import channel_of
 from liveptv.reports.profile import floor_height_um
 from tracking.physics.diffusion.estimate import DiffusionResult, diffusion_of, plain
 from tracking.physics.diffusion.maps import DiffusionMap, FarFromWalls, along, far_from_walls

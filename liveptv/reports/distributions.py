@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from liveptv.reports.profile import FlowProfile
+from liveptv.reports.property_results import of_tracks
 from tracking.trajectories.file import Trajectories
 from tracking.trajectories.heights import heights_um
 
@@ -31,9 +32,9 @@ class Histogram:
 
 
 def distributions(trajectories: Trajectories, profile: FlowProfile) -> dict[str, list[Histogram]]:
-    """`depth`, `displacement` (per frame, x, y and z) and `velocity` (per trajectory, x, y and z).
+    """`depth`, `displacement` (per frame, x, y and z), `velocity` and `property` (per trajectory).
 
-    Quantities with fewer than 30 values are left out.
+    Quantities with fewer than 30 values are left out, properties of fewer than 5 trajectories.
     """
     deep = profile.over == "height"
     depths = [("depth z relative to the focal plane", trajectories.z_um, "z, µm")] if deep else []
@@ -54,7 +55,12 @@ def distributions(trajectories: Trajectories, profile: FlowProfile) -> dict[str,
             for i, axis in enumerate(dimensions)
         ],
     }
-    return {name: [made for made in kind if made is not None] for name, kind in found.items()}
+    drawn = {name: [made for made in kind if made is not None] for name, kind in found.items()}
+    drawn["property"] = [
+        Histogram(f"{one.name}: {one.in_words()}", one.edges, one.counts, one.name, "trajectories")
+        for one in of_tracks(trajectories)
+    ]
+    return drawn
 
 
 def displacements_um(trajectories: Trajectories, height_um: FloatArray) -> FloatArray:

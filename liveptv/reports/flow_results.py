@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from acquisition.physics.channel_flow import channel_velocity_um_s
 from calibration.evaluation import LONE_UM
-from liveptv.flow.run_settings import channel_of, steady_flow_ul_s
+from liveptv.flow_fit.run_settings import channel_of, steady_flow_ul_s
 from liveptv.reports.profile import (
     FlowProfile,
     channel_center_um,

@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from liveptv.files import RunFiles
-from liveptv.flow.channel_flow import FlowResult, flow_in
-from liveptv.flow.run_settings import channel_of
-from liveptv.flow.words import in_words as flow_in_words
+from liveptv.flow_fit.channel_flow import FlowResult, flow_in
+from liveptv.flow_fit.run_settings import channel_of
+from liveptv.flow_fit.words import in_words as flow_in_words
 from liveptv.reports.channel_figure import channel_figure
 from liveptv.reports.diffusion_figure import diffusion_figure
 from liveptv.reports.diffusion_results import DiffusionFindings, diffusion_findings

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from acquisition.physics.channel_flow import channel_velocity_um_s, max_velocity_um_s
 from liveptv.config import ChannelSettings
-from liveptv.flow.run_settings import channel_of, steady_flow_ul_s
+from liveptv.flow_fit.run_settings import channel_of, steady_flow_ul_s
 from tracking.analysis.velocity import TrackSummary, VelocityProfile, per_track_summary, velocity_profile
 from tracking.trajectories.file import Trajectories
 from tracking.trajectories.heights import factor_of, heights_um

@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from calibration.training.property_scores import PropertyScore
 from calibration.training.scoring import Scores
 from engines.network.model_card import ModelCard
 from liveptv.files import RunFiles
@@ -16,6 +17,11 @@ from liveptv.reports.publishing import ReportFigure, indented, publish
 
 BLUE, RED, BLACK = ONE, TWO, INK
 LINES = (("z", BLACK), ("x", BLUE), ("y", RED))
+PROPERTIES_CAPTION = (
+    "Properties of the particles found, with the stated standard errors: the line is where found is true."
+)
+FIGURES_A_ROW = 3
+MICRON_DIGITS_FROM = 0.1
 HIGH = 0.1  # missed or false fraction above which longer training is advised
 
 
@@ -33,6 +39,7 @@ def write_training_page(model: Path, card: ModelCard, course: list[dict[str, Any
                 course_figure(course),
                 "Scores on held-out images during the training.",
             ),
+            *_property_figures(scores),
             ReportFigure(
                 "distance",
                 distance_figure(scores),
@@ -45,16 +52,77 @@ def write_training_page(model: Path, card: ModelCard, course: list[dict[str, Any
         facts=[
             {"name": "missed (1 - recall)", "value": f"{100 * found.missed:.1f} %"},
             {"name": "false (1 - precision)", "value": f"{100 * found.false:.1f} %"},
-            {"name": "rms error of x, lone particles", "value": f"{scores.x_um:.2f} µm"},
-            {"name": "of y", "value": f"{scores.y_um:.2f} µm"},
-            {"name": "of z", "value": f"{scores.z_um:.2f} µm"},
+            {"name": "rms error of x, lone particles", "value": f"{_length(scores.x_um)} µm"},
+            {"name": "of y", "value": f"{_length(scores.y_um)} µm"},
+            *_depth_facts(card, scores),
+            *[
+                {
+                    "name": f"rms error of {each.name}",
+                    "value": f"{each.rms:.3g}, {100 * each.of_range:.1f} % of its range; error over stated "
+                    f"{each.calibration:.2f}",
+                }
+                for each in scores.properties
+                if each.rms is not None
+            ],
             {"name": "particles in the test", "value": f"{found.true_particles}"},
-            {"name": "depth range", "value": "{:.0f} to {:.0f} µm".format(*card.z_range_um)},
         ],
         groups=[_row(group.from_um, group.to_um, group) for group in found.by_distance if group.particles],
         card=indented(card.model_dump(mode="json")),
     )
     return files.report
+
+
+def _length(value_um: float) -> str:
+    """A length with two digits after the point, three figures where it is smaller."""
+    return f"{value_um:.2f}" if not value_um < MICRON_DIGITS_FROM else f"{value_um:.3g}"
+
+
+def _depth_facts(card: ModelCard, scores: Scores) -> list[dict[str, str]]:
+    if not card.depth:
+        return []
+    low_um, high_um = card.z_range_um
+    return [
+        {"name": "of z", "value": f"{_length(scores.z_um)} µm"},
+        {"name": "depth range", "value": f"{_range_end(low_um)} to {_range_end(high_um)} µm"},
+    ]
+
+
+def _range_end(value_um: float) -> str:
+    return f"{value_um:.0f}" if abs(value_um) >= 10 else f"{value_um:.2g}"
+
+
+def _property_figures(scores: Scores) -> list[ReportFigure]:
+    if not any(each.particles for each in scores.properties):
+        return []
+    return [ReportFigure("properties", properties_figure(scores.properties), PROPERTIES_CAPTION)]
+
+
+def properties_figure(properties: tuple[PropertyScore, ...]) -> Figure:
+    """Found against true values of each property, with stated standard errors."""
+    shown = [each for each in properties if each.particles]
+    rows = -(-len(shown) // FIGURES_A_ROW)
+    columns = min(len(shown), FIGURES_A_ROW)
+    figure = Figure(figsize=(10, 3.4 * rows), dpi=120, layout="constrained")
+    for axes, each in zip(figure.subplots(rows, columns, squeeze=False).flat, shown, strict=False):
+        axes.errorbar(
+            each.true,
+            each.found,
+            yerr=each.error,
+            fmt="o",
+            ms=2.5,
+            lw=0,
+            elinewidth=0.6,
+            color=BLUE,
+            alpha=0.5,
+        )
+        ends = [float(min(each.true.min(), each.found.min())), float(max(each.true.max(), each.found.max()))]
+        axes.plot(ends, ends, color=INK, lw=0.8)
+        axes.set(xlabel=f"true {each.name}", ylabel=f"found {each.name}")
+        axes.set_title(f"error over stated {each.calibration:.2f}", fontsize=9)
+        axes.grid(visible=True, alpha=0.25)
+    for axes in list(figure.axes)[len(shown) :]:
+        axes.set_axis_off()
+    return figure
 
 
 def _problems(scores: Scores) -> list[str]:

@@ -22,7 +22,7 @@ from stream.errors import SourceError
 from stream.hdf5_checks import NUMBERS, RECORDS, check_memory
 from stream.hdf5_reading import dataset, find, open_hdf5, reading
 from stream.hdf5_reading import values as values_of
-from stream.messages import FLAGS, NAN, DetectionFlag, Detections, FrameInfo
+from stream.messages import FLAGS, NAN, NO_PROPERTIES, DetectionFlag, Detections, FrameInfo, Properties
 from tracking.export.table import pyarrow
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ ALWAYS = tuple(name for name in COLUMNS if name not in Detections.MORE)
 RULES = {name: Rule(whole=name == "frame", finite=name in {"x_um", "y_um"}) for name in COLUMNS} | {
     name: Rule(whole=True, optional=True) for name in ("track", "kind", AT_END)
 }
-RULES["snr"] = Rule()
+RULES["snr"] = ANY_NUMBER = Rule()
 AS_IT_IS = Wanted()
 
 LONGEST_GAP = 100_000  # frames without a row; more are a sign that the column is not a frame number
@@ -48,7 +48,11 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DetectionTable:
-    """Columns of a detection table, (N,) each, in order of frames; what the file did not have is NaN."""
+    """Columns of a detection table, (N,) each, in order of frames; what the file did not have is NaN.
+
+    `properties` are those of the particles that have a value and a standard error in it (`radius_um`,
+    `sigma_radius_um`).
+    """
 
     frame: IntArray
     x_um: FloatArray
@@ -65,20 +69,28 @@ class DetectionTable:
     kind: FloatArray
     p_kind: FloatArray
     time_offset_s: FloatArray
+    properties: Properties = NO_PROPERTIES
 
     def __len__(self) -> int:
         return len(self.frame)
 
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """The columns by name, as a file has them: `pandas.DataFrame(table.columns())`."""
-        return known({name: getattr(self, name) for name in COLUMNS})
+        return known({name: getattr(self, name) for name in COLUMNS}) | self.properties.columns()
 
 
 def measured(detections: Detections) -> dict[str, FloatArray]:
     """The columns of a table but `frame`, (N,) each, copied."""
     flags = np.nan_to_num(detections.flags).astype(np.int64)
     at_end = (flags & DetectionFlag.AT_END > 0).astype(np.float64)
-    return {**{name: getattr(detections, name).copy() for name in MEASURED}, AT_END: at_end}
+    own = {name: getattr(detections, name).copy() for name in MEASURED}
+    properties = {name: values.copy() for name, values in detections.property_columns().items()}
+    return {**own, AT_END: at_end, **properties}
+
+
+def rule_of(name: str) -> Rule:
+    """What the values of a column must be."""
+    return RULES.get(name, ANY_NUMBER)
 
 
 def known(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
@@ -103,7 +115,9 @@ def read_detection_table(
     columns = read_columns(path, wanted, say)
     rows = len(columns["frame"])
     values = {name: columns[name] if name in columns else np.full(rows, NAN) for name in COLUMNS}
-    return DetectionTable(values.pop("frame").astype(np.int64), **values)
+    further = {name: column for name, column in columns.items() if name not in RULES}
+    properties = Properties.from_columns(further, rows) if further else NO_PROPERTIES
+    return DetectionTable(values.pop("frame").astype(np.int64), **values, properties=properties)
 
 
 def read_columns(
@@ -180,7 +194,8 @@ def iter_detections(
             monotonic_ns=time.perf_counter_ns(),
             wall_s=NAN,
         )
-        yield Detections(info, np.ascontiguousarray(columns[:, start:stop]))
+        rows = slice(start, stop)
+        yield Detections(info, np.ascontiguousarray(columns[:, rows]), table.properties.of(rows))
         start = stop
 
 
@@ -202,7 +217,7 @@ class _Text:
 
     def read(self, columns: Mapping[str, str]) -> dict[str, FloatArray]:
         """Columns by our name; one of the file's may stand for two of ours."""
-        found = read_text_columns(self._table, {theirs: RULES[ours] for ours, theirs in columns.items()})
+        found = read_text_columns(self._table, {theirs: rule_of(ours) for ours, theirs in columns.items()})
         return {ours: found[theirs] for ours, theirs in columns.items()}
 
 
@@ -285,10 +300,10 @@ OPENERS: dict[str, Callable[[Path], AbstractContextManager[_Source]]] = {
 
 def _checked(path: Path, columns: dict[str, FloatArray], theirs: Mapping[str, str]) -> dict[str, FloatArray]:
     for name, values in columns.items():
-        broken = RULES[name].broken(values)
+        broken = rule_of(name).broken(values)
         if broken.any():
             row = int(np.argmax(broken))
             raise SourceError(
-                f"{path}, row {row} (from 0): {theirs[name]} is {values[row]:g}, not {RULES[name]}"
+                f"{path}, row {row} (from 0): {theirs[name]} is {values[row]:g}, not {rule_of(name)}"
             )
     return columns

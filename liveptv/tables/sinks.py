@@ -10,15 +10,23 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from liveptv.tables.reader import ALWAYS, AT_END, RULES
+from liveptv.tables.reader import ALWAYS, AT_END, rule_of
 from stream.messages import NAN
-from tracking.export.table import FORMATS, MORE_FORMATS, UNITS, pyarrow
+from stream.particle_properties import unit_of
+from tracking.export.table import FORMATS, MORE_FORMATS, PROPERTY_FORMAT, UNITS, pyarrow
 
 CHUNK_ROWS = 4096  # rows of an HDF5 chunk, 32 kB a column; smaller ones compress less
 
 Columns = dict[str, npt.NDArray[Any]]
 ALL_FORMATS = FORMATS | MORE_FORMATS | {AT_END: "%.0f"}
-ALL_UNITS = UNITS | {AT_END: "1"}
+
+
+def _format_of(name: str) -> str:
+    return ALL_FORMATS.get(name, PROPERTY_FORMAT)
+
+
+def _unit_of(name: str) -> str:
+    return "1" if name == AT_END else UNITS.get(name, unit_of(name))
 
 
 class Sink(Protocol):
@@ -46,7 +54,7 @@ class _CsvSink:
     def _begin(self) -> None:
         self._file = self._path.open("w", encoding="ascii", newline="\n")
         self._file.write(",".join(self._names) + "\n")
-        self._line = ",".join(ALL_FORMATS[name] for name in self._names)
+        self._line = ",".join(_format_of(name) for name in self._names)
 
     def widen(self, names: tuple[str, ...]) -> None:
         self._file.close()
@@ -79,7 +87,7 @@ class _ParquetSink:
             self._pa.field(
                 name,
                 self._pa.int64() if name == "frame" else self._pa.float64(),
-                metadata={"unit": ALL_UNITS[name]},
+                metadata={"unit": _unit_of(name)},
             )
             for name in names
         ]
@@ -116,7 +124,8 @@ class _H5Sink:
         for name in names:
             if name in self._file:
                 continue
-            whole = RULES[name].whole and not RULES[name].optional
+            rule = rule_of(name)
+            whole = rule.whole and not rule.optional
             dataset = self._file.create_dataset(
                 name,
                 (self._rows,),
@@ -127,7 +136,7 @@ class _H5Sink:
                 compression="gzip",
                 shuffle=True,
             )
-            dataset.attrs["unit"] = ALL_UNITS[name]
+            dataset.attrs["unit"] = _unit_of(name)
 
     def write(self, columns: Columns) -> None:
         start = self._rows

@@ -15,6 +15,8 @@ from liveptv.tables.columns_option import LENGTHS, TARGETS, Given, Wanted
 from liveptv.tables.dialects import DIALECTS, Dialect
 from liveptv.tables.units import PIXEL, UM_PER_UNIT, UNIT_AT_END, known_unit, split_unit
 from stream.errors import ConfigurationError, SourceError
+from stream.particle_properties import property_columns, property_names_among
+from stream.particle_tables import RESERVED
 
 REQUIRED = ("frame", "x_um", "y_um")
 OURS = (*TARGETS, "particle")
@@ -110,6 +112,9 @@ class _Table:
                 "track" if n == "particle" else n: (n, "um" if n in LENGTHS else "", 0)
                 for n in OURS
                 if n in self.names and not (n == "particle" and "track" in self.names)
+            }
+            ours |= {
+                name: (name, "", 0) for name in property_columns(property_names_among(self.names, RESERVED))
             }
             return "", ours, "", 0, False
         dialects = [dialect for dialect in DIALECTS if dialect.marks <= set(self.by_lower)]

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from liveptv.tables.reader import ALWAYS, WRITTEN, known, measured
 from liveptv.tables.sinks import SINKS, Columns
 from stream.errors import ConfigurationError, LivePTVError, OutputError
-from stream.messages import Detections
+from stream.messages import NAN, Detections
 from stream.unfinished_files import UnfinishedFile
 
 BLOCK_ROWS = 20_000  # rows kept in memory (1.4 MB) before they are written; smaller blocks cost time
+
+
+def _column(block: Columns, name: str) -> npt.NDArray[Any]:
+    """A column of a block; NaN of a property that its particles do not have."""
+    return block[name] if name in block else np.full(len(block["frame"]), NAN)
 
 
 class DetectionTableWriter:
@@ -73,10 +79,11 @@ class DetectionTableWriter:
         if not blocks:
             return
         try:
-            columns = {name: np.concatenate([block[name] for block in blocks]) for name in WRITTEN}
+            names = dict.fromkeys((*WRITTEN, *self._names, *(name for block in blocks for name in block)))
+            columns = {name: np.concatenate([_column(block, name) for block in blocks]) for name in names}
             wanted = {*self._names, *known(columns)}
             if len(wanted) > len(self._names):
-                self._names = tuple(name for name in WRITTEN if name in wanted)
+                self._names = tuple(name for name in names if name in wanted)
                 self._sink.widen(self._names)
             self._sink.write({name: columns[name] for name in self._names})
         except (OSError, RuntimeError) as error:

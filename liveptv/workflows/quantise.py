@@ -139,7 +139,7 @@ def typical_inputs(
             raise SourceError(f"{images} has images of {shape[1]} x {shape[0]} pixels; give larger ones")
         if flat_field is not None:
             flat_field.check(shape)
-        preparation = Preparation(shape, card.sign, card.noise_contrast, flat_field)
+        preparation = Preparation.of(card, shape, flat_field)
         chosen = np.unique(np.linspace(0, stack.info.planes - 1, FRAMES).round().astype(int))
         for index in chosen.tolist():
             if preparation.fill(stack.read(index).image) <= 0:

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ class TracksAgain:
             if offset:
                 table = np.array(tracks.table)
                 table[numbers] += offset
-                tracks = Tracks(tracks.info, table)
+                tracks = replace(tracks, table=table)
             if len(tracks):
                 most = max(most, int(tracks.track.max()))
             yield tracks

@@ -6,11 +6,11 @@ import json
 import os
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from acquisition.physics.optics import OpticsModel
 from liveptv.shadowed_packages import home_first
@@ -28,6 +28,15 @@ NEEDED = ("torch", "onnx", "onnxscript")
 SIMULATED = "simulated"
 MOST_PROCESSES = 16  # averaging the gradients of more processes costs a growing part of each step
 REPORTED_IMAGES = 192  # images behind the scores in the report; more give steadier scores and take longer
+
+
+class PipelineOf(NamedTuple):
+    """A pipeline of images: its file, its name there ("": the only one), what to learn, and the camera's pixels."""
+
+    path: Path
+    name: str
+    learn: tuple[str, ...] = ()
+    pixel_size_um: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +84,18 @@ def read_optics(text: str) -> OpticsModel:
         ) from error
 
 
-def recipe_for(calibration: Path | None, optics: str | None) -> tuple[Recipe, str]:
-    """What to train on, and the calibration's SHA-256 ("" for optics)."""
+def recipe_for(
+    calibration: Path | None, optics: str | None, pipeline: PipelineOf | None = None
+) -> tuple[Recipe, str]:
+    """What to train on, and the SHA-256 of the calibration's or the pipeline's file ("" for optics)."""
     from calibration.calibration_file import read_calibration
     from calibration.training.material import from_calibration, from_optics
     from liveptv.session.provenance import sha256
 
-    if (calibration is None) == (optics is None):
-        raise ConfigurationError("give either a calibration or --optics to train on")
+    if pipeline is not None:
+        from calibration.pipelines.material import from_pipeline
+
+        return from_pipeline(*pipeline)[1], sha256(pipeline.path)
     if calibration is not None:
         read_calibration(calibration)
         return from_calibration(calibration, f"calibration {calibration.name}"), sha256(calibration)
@@ -107,27 +120,30 @@ def train_model(
     from calibration.training.scoring import SCORING_SEED, HeldOut
     from calibration.training.settings import TrainingError
     from calibration.training.train import train
+    from calibration.training.trainer import learning
     from engines.network.model import OnnxModel
     from liveptv.reports.training_page import write_training_page
 
     start = settings.start_from
     weights = None if start is None else read_weights(start, settings.size)
+    material = recipe()
+    method = learning(material.learnt)
     with home_first():
         agreed = f"liveptv {version('liveptv')}, calibration {calibration_sha256}, {settings.device}; "
-        course = train(recipe, settings, weights, on_progress, member=member, agreed=agreed)
+        course = train(recipe, settings, weights, on_progress, method, member, agreed)
     if member is not None and not member.first:
         return None
     if not course.weights:
         raise TrainingError("the training ended before its first result; give it more --minutes")
-    material = recipe()
     scale = measure_sigma_scale(material, settings, course.weights)
     card = make_card(material, settings, course, calibration_sha256, scale)
     export(output, course.weights, card, material.particle, material.others)
     model = OnnxModel(output)
     if material.particle is not None:
         export(output, course.weights, card, with_measured_errors(material, model), material.others)
-    scores = HeldOut(material, REPORTED_IMAGES, SCORING_SEED + 1).score(
-        model, at_once=1, sigma_scale=model.card.sigma_scale
+    as_written = replace(material, properties=card.properties)
+    scores = HeldOut(as_written, REPORTED_IMAGES, SCORING_SEED + 1).score(
+        model, at_once=1, sigma_scale=model.card.sigma_scale, read=method.decode
     )
     page = write_training_page(output, model.card, course.scores, scores)
     return Trained(output, page, model.card, scores)

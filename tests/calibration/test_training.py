@@ -186,7 +186,7 @@ def test_the_file_agrees_with_torch_and_carries_all_that_its_use_needs(learnt, t
     assert card.training["seed"] == 0
     assert card.scores["missed"] == 0.3
     stated = held_out.score(model, 1).evaluation.errors["z"].calibration
-    scale = measure_sigma_scale(trainer.material, QUICK, weights, 24)
+    scale = measure_sigma_scale(trainer.material, QUICK, weights, 24).place
     assert scale[2] == pytest.approx(stated, rel=0.3)
     right = held_out.score(model, 1, scale).evaluation.errors["z"].calibration
     assert right == pytest.approx(1.0, rel=0.3)

@@ -92,4 +92,4 @@ def test_a_training_for_an_uneven_field_runs_to_its_scores():
     course = train(partial(replace, material), settings)
     assert len(course.scores) == 1
     assert "ramps_2.coefficients" in course.weights
-    assert len(measure_sigma_scale(material, settings, course.weights, 4)) == 3
+    assert len(measure_sigma_scale(material, settings, course.weights, 4).place) == 3

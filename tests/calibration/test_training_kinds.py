@@ -23,7 +23,7 @@ from calibration.training.checkpoint import Course  # noqa: E402
 from calibration.training.export import export, make_card  # noqa: E402
 from calibration.training.loss import Targets, particle_loss  # noqa: E402
 from calibration.training.material import Material  # noqa: E402
-from calibration.training.scoring import HeldOut, class_right  # noqa: E402
+from calibration.training.scoring import HeldOut, class_right, pairs  # noqa: E402
 from calibration.training.settings import TrainingSettings  # noqa: E402
 from calibration.training.trainer import Trainer, targets_of  # noqa: E402
 from engines.network.architecture import ParticleNet  # noqa: E402
@@ -159,6 +159,6 @@ def test_the_part_with_the_right_class_is_of_the_particles_found():
     place = {name: np.array([10.0, 50.0, 90.0]) for name in ("x_um", "y_um", "z_um")}
     truth = place | {"frame": np.zeros(3), "kind": np.array([0.0, 1.0, 1.0])}
     found = {name: values[:2] for name, values in truth.items()} | {"kind": np.array([0.0, 0.0])}
-    assert class_right(truth, found) == 0.5
+    assert class_right(truth, found, *pairs(truth, found, 4.0, 30.0)) == 0.5
     nothing = {name: values[:0] for name, values in found.items()}
-    assert np.isnan(class_right(truth, nothing))
+    assert np.isnan(class_right(truth, nothing, *pairs(truth, nothing, 4.0, 30.0)))

@@ -91,7 +91,7 @@ def test_columns_in_pixels_become_um_from_the_centre_of_the_first_pixel(write):
 
 def test_a_table_of_pandas_is_read_by_its_columns():
     table = pd.DataFrame({"x_um": [1.0, 2.0], "y_um": [3.0, 4.0], "z_um": [np.nan, 5.0], "kind": [0, 1]})
-    found, left_out = table_of(table, SHAPE, PIXEL_UM, 0.5)
+    found, _, left_out = table_of(table, SHAPE, PIXEL_UM, 0.5)
     assert found.shape == (len(Detections.COLUMNS), 2)
     assert found[Detections.COLUMNS.index("kind")].tolist() == [0, 1]
     assert np.isnan(found[2, 0])
@@ -139,6 +139,51 @@ FAULTS = {
 }
 
 
+def test_what_else_it_measures_of_a_particle_goes_with_its_row(write):
+    found, _, _ = answer(
+        "{'x_um': [1.0, 2.0, 99.0], 'y_um': 1.0, 'confidence': [1.0, 0.0, 1.0], "
+        "'properties': {'radius_um': (np.array([0.1, 0.2, 0.3]), 0.01), 'refractive_index': [1.4, 1.5, 1.6]}}",
+        write,
+        min_confidence=0.5,
+    )
+    assert found.properties.names == ("radius_um", "refractive_index")
+    assert found.properties.values.tolist() == [[0.1], [1.4]]
+    assert found.properties.error("radius_um").tolist() == [0.01]
+    assert np.isnan(found.properties.error("refractive_index")).all()
+
+
+@pytest.mark.parametrize(
+    ("properties", "words"),
+    [
+        ("{'radius_um': [1.0]}", "radius_um has 1 values for 2 particles"),
+        ("{'radius_um': ([1.0, 1.0], -0.1)}", "a standard error of radius_um is negative"),
+        ("{'Radius': 1.0}", "cannot name a property"),
+        ("{'x_um': 1.0}", "tables have such a column"),
+        ("{'radius_um': (1.0, 1.0, 1.0)}", "has 3 parts"),
+        ("[1.0, 2.0]", "return a dict from names"),
+        ("{f'p{i}': 1.0 for i in range(9)}", "at most 8"),
+        ("{'radius_um': 'large'}", "not numbers"),
+    ],
+)
+def test_properties_that_cannot_be_make_the_frame_fail(properties, words, write):
+    _, _, said = answer(
+        f"{{'x_um': [1.0, 2.0], 'y_um': 1.0, 'properties': {properties}}}", write, failed_frames=5
+    )
+    assert words in said[0]
+
+
+def test_other_properties_than_before_make_the_frame_fail(write):
+    file = write(
+        "def find(image, info):\n"
+        "    return {'x_um': [1.0], 'y_um': 1.0, 'properties': {'ab'[info.frame]: 1.0}}\n"
+    )
+    said = []
+    with closing(opened(file, said)) as engine:
+        found, failed = run(engine, [frame(0), frame(1)])
+    assert (len(found), failed) == (1, [1])
+    assert "it returned the properties b, and a before" in said[0]
+
+
 @pytest.mark.parametrize("text", FAULTS)
 def test_a_faulty_answer_fails_its_frame_and_one_line_names_file_line_and_frame(text, write):
     found, failed, said = answer(text, write)
@@ -168,7 +213,7 @@ def test_single_rows_that_cannot_be_used_are_left_out_counted_and_said_once(writ
 
 @pytest.mark.parametrize(("x_px", "is_inside"), [(-0.5, True), (-0.51, False), (59.5, True), (59.51, False)])
 def test_the_image_ends_half_a_pixel_beyond_the_centres_of_its_first_and_last_pixels(x_px, is_inside):
-    table, left_out = table_of({"x_px": [x_px, 5.0], "y_px": 5.0}, SHAPE, PIXEL_UM, 0.5)
+    table, _, left_out = table_of({"x_px": [x_px, 5.0], "y_px": 5.0}, SHAPE, PIXEL_UM, 0.5)
     assert table.shape[1] == 1 + is_inside
     assert left_out["outside"] == (not is_inside)
 
@@ -202,7 +247,7 @@ NUMBERS = st.floats(width=64) | st.sampled_from([1e300, -1e300, np.inf, -np.inf,
 def test_whatever_numbers_come_back_they_are_refused_or_make_detections_within_the_image(given_back):
     told = []
     try:
-        table, _ = table_of(given_back, SHAPE, PIXEL_UM, 0.5)
+        table, _, _ = table_of(given_back, SHAPE, PIXEL_UM, 0.5)
     except AnswerError as error:
         told.append(str(error))
         return

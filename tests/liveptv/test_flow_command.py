@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from liveptv.cli.main import run_command_line
-from liveptv.flow.channel_flow import channel_flow, flow_in
-from liveptv.flow.recorded import recorded_flow
-from liveptv.flow.run_settings import last_change_s, steady_flow_ul_s
-from liveptv.flow.words import in_words
+from liveptv.flow_fit.channel_flow import channel_flow, flow_in
+from liveptv.flow_fit.recorded import recorded_flow
+from liveptv.flow_fit.run_settings import last_change_s, steady_flow_ul_s
+from liveptv.flow_fit.words import in_words
 from stream.errors import ConfigurationError
 from stream.messages import FrameInfo, Tracks
 from tracking.physics.channel.parameters import prior_of

@@ -198,14 +198,14 @@ def test_detect_and_info_take_the_model(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["train", "-o", "{folder}/m.onnx"], "give either a calibration or --optics"),
+        (["train", "-o", "{folder}/m.onnx"], "give either a calibration, --optics, --images or --examples"),
         (["train", "--optics", "nowhere.toml", "-o", "{folder}/m.onnx"], "cannot read the optics"),
         (["train", "--optics", "simulated", "-o", "{folder}/m.txt"], "an .onnx file"),
         (["train", "--optics", "simulated", "--size", "huge", "-o", "{folder}/m.onnx"], "small or large"),
     ],
 )
 def test_wrong_trainings_are_one_line_and_status_2(arguments, says, tmp_path, capsys):
-    if says in ("give either a calibration or --optics", "cannot read the optics"):
+    if says in ("give either a calibration, --optics, --images or --examples", "cannot read the optics"):
         pytest.importorskip("torch")
         pytest.importorskip("onnxscript")
     assert run_command_line([argument.format(folder=tmp_path) for argument in arguments]) == 2

@@ -33,10 +33,13 @@ from stream.messages import (
     Detections,
     Frame,
     Message,
+    Predictions,
+    Properties,
     StageState,
     Status,
     Tracks,
 )
+from stream.particle_properties import property_columns
 from stream.volume_info import VolumeInfo
 from stream.wire import KINDS, MAX_HEADER_BYTES, Header, LinkFields, assemble, decode, decode_header, encode
 
@@ -179,6 +182,7 @@ def test_every_field_of_the_header_is_documented() -> None:
     assert {name for name in names if f"`{name}`" not in text} == set()
 
 
+RADII = Properties(("radius_um",), np.linspace(0.1, 0.5, 5)[None], np.full((1, 5), 0.02))
 TRACKED = Tracks.from_columns(FOUND.info, track=np.arange(3.0), z_um=[1.0, 2.0, 3.0], flags=[0, 1, 4])
 IMAGE, TABLE = bytes(encode(FRAME)[1]), bytes(encode(FOUND)[1])
 BAD = {
@@ -216,6 +220,43 @@ BAD = {
     "frame beyond 64 bits": (changed(FRAME, frame=2**63), IMAGE),
     "columns missing": (changed(FOUND, columns=...), TABLE),
     "columns in another order": (changed(FOUND, columns=list(Detections.COLUMNS[::-1])), TABLE),
+    "a property without its standard error": (
+        changed(FOUND, columns=[*Detections.COLUMNS, "radius_um"], shape=[len(Detections.COLUMNS) + 1, 5]),
+        TABLE + TABLE[:40],
+    ),
+    "a property that is a column already": (
+        changed(
+            FOUND,
+            columns=[*Detections.COLUMNS, "vx_um_s", "sigma_vx_um_s"],
+            shape=[len(Detections.COLUMNS) + 2, 5],
+        ),
+        TABLE + TABLE[:80],
+    ),
+    "a property of an impossible name": (
+        changed(
+            FOUND,
+            columns=[*Detections.COLUMNS, "Radius!", "sigma_Radius!"],
+            shape=[len(Detections.COLUMNS) + 2, 5],
+        ),
+        TABLE + TABLE[:80],
+    ),
+    "more properties than there may be": (
+        changed(
+            FOUND,
+            columns=[*Detections.COLUMNS, *property_columns([f"p{i}" for i in range(9)])],
+            shape=[len(Detections.COLUMNS) + 18, 5],
+        ),
+        TABLE + TABLE[:40] * 18,
+    ),
+    "properties of predictions": (
+        changed(
+            FOUND,
+            kind="predictions",
+            columns=[*Predictions.COLUMNS, "radius_um", "sigma_radius_um"],
+            shape=[len(Predictions.COLUMNS) + 2, 0],
+        ),
+        b"",
+    ),
     "a row too few": (changed(FOUND, shape=[7, 5]), TABLE[:280]),
     "table of bytes": (changed(FOUND, type="uint8"), TABLE[:40]),
     "negative sequence": (changed(ACK, link={"sequence": -1, "sender": "s"}), b""),
@@ -293,6 +334,34 @@ def test_random_damage_to_good_messages_raises_nothing_but_a_wire_error() -> Non
         except WireError:
             refused += 1
     assert refused > 5_000
+
+
+def test_what_a_detector_measures_beside_places_arrives_with_its_standard_errors() -> None:
+    found = replace(FOUND, properties=RADII)
+    received = decode(*encode(found)).message
+    assert isinstance(received, Detections)
+    assert same(received, found)
+    np.testing.assert_array_equal(received.properties.value("radius_um"), RADII.values[0])
+    np.testing.assert_array_equal(received.properties.error("radius_um"), RADII.errors[0])
+
+
+def test_other_programs_find_a_property_among_the_columns_of_a_message() -> None:
+    header, payload = encode(replace(FOUND, properties=RADII))
+    columns = json.loads(header)["columns"]
+    rows = np.frombuffer(payload).reshape(json.loads(header)["shape"])
+    np.testing.assert_array_equal(rows[columns.index("sigma_radius_um")], RADII.errors[0])
+
+
+def test_properties_of_an_older_sender_are_read_beside_its_fewer_columns() -> None:
+    found = replace(FOUND, properties=RADII)
+    header, payload = encode(found)
+    fields = json.loads(header)
+    kept = [name for name in fields["columns"] if name != TIME_OFFSET]
+    rows = np.frombuffer(payload).reshape(fields["shape"])
+    data = np.stack([rows[fields["columns"].index(name)] for name in kept]).tobytes()
+    received = decode(json.dumps(fields | {"columns": kept, "shape": [len(kept), 5]}).encode(), data).message
+    assert isinstance(received, Detections)
+    assert same(received.properties, RADII)
 
 
 @pytest.mark.parametrize(

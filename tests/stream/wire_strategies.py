@@ -25,6 +25,8 @@ from stream.messages import (
     StreamStart,
     Tracks,
 )
+from stream.particle_properties import MOST_PROPERTIES
+from stream.particle_tables import RESERVED
 from stream.volume_info import VolumeInfo
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -73,12 +75,23 @@ IMAGES = hnp.arrays(
 )
 
 
+PROPERTY_NAMES = st.lists(
+    st.from_regex(r"\A[a-z][a-z0-9_]{0,39}\Z").filter(
+        lambda name: name not in RESERVED and not name.startswith(("sigma_", "detected_"))
+    ),
+    max_size=MOST_PROPERTIES,
+    unique=True,
+)
+
+
+@st.composite
 def tables(
-    kind: type[Detections] | type[Tracks] | type[Predictions],
-) -> st.SearchStrategy[Detections | Tracks | Predictions]:
-    shape = st.tuples(st.just(len(kind.COLUMNS)), st.integers(0, 6))
-    info = st.builds(replace, INFO, volume=st.one_of(st.none(), volume_infos()))
-    return st.builds(kind, info, hnp.arrays(np.float64, shape))
+    draw: st.DrawFn, kind: type[Detections] | type[Tracks] | type[Predictions]
+) -> Detections | Tracks | Predictions:
+    names = draw(PROPERTY_NAMES) if kind.PREFIXES else []
+    rows = len(kind.COLUMNS) + 2 * len(names) * len(kind.PREFIXES)
+    info = replace(draw(INFO), volume=draw(st.one_of(st.none(), volume_infos())))
+    return kind.with_rows(info, draw(hnp.arrays(np.float64, (rows, draw(st.integers(0, 6))))), names)
 
 
 MESSAGES: st.SearchStrategy[Message] = st.one_of(

@@ -15,7 +15,7 @@ from trajectory_files import tracks, write
 
 from stream.messages import Tracks
 from tracking.export.convert import export
-from tracking.trajectories import more, reader
+from tracking.trajectories import reader, row_entries
 from tracking.trajectories.columns import collect
 from tracking.trajectories.compression import pack
 from tracking.trajectories.concatenation import join
@@ -138,7 +138,7 @@ def test_rows_without_a_second_depth_are_not_exchanged(tmp_path):
 def test_it_does_not_matter_how_much_is_read_at_once(revised, monkeypatch, rows):
     whole = read_trajectories(revised)
     monkeypatch.setattr(reader.TrajectoryFile.pieces, "__defaults__", (rows,))
-    monkeypatch.setattr(more, "BLOCK", rows)
+    monkeypatch.setattr(row_entries, "BLOCK", rows)
     again = read_trajectories(revised)
     for name, column in whole.columns().items():
         assert np.array_equal(getattr(again, name), column, equal_nan=True)
@@ -204,8 +204,9 @@ def test_a_crash_in_the_middle_of_a_commit_costs_only_what_was_not_committed(rev
         sets, file = writer._file._sets, writer._file
         torn = np.zeros(7, sets[1].dtype)
         torn["row"][:4] = file.rows + np.arange(4)  # the rest was allocated and never written
-        sets[1].resize((file.more + 7,))
-        sets[1][file.more :] = torn
+        written = file.sizes()["tracks/more"]
+        sets[1].resize((written + 7,))
+        sets[1][written:] = torn
         sets[1].flush()
         crashed = tmp_path / "crashed.h5"
         crashed.write_bytes((tmp_path / "live.h5").read_bytes())

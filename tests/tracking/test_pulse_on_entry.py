@@ -1,11 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from flows import info
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from pydantic import ValidationError
+from scipy.stats import norm
 
-from stream.messages import CommandKind, Tracks
+from stream.messages import CommandKind, Properties, Tracks
+from stream.property_range import PropertyRange, probability
 from tracking.control.controllers import PulseOnEntry
 from tracking.control.controllers.pulse_on_entry import entry_times_s
 from tracking.control.settings import PulseOnEntrySettings
@@ -76,6 +81,71 @@ def test_tracks_that_are_too_young_or_badly_known_are_not_predicted():
     assert pulses(20, 1.0) == 1
     assert pulses(2, 1.0) == 0
     assert pulses(20, 90.0) == 0
+
+
+def sized(frame: int, names: tuple[str, ...] = ("radius_um",)) -> Tracks:
+    """Particles on their way into a region: a large one, a small one, one about which little is known, and one of
+    which nothing is."""
+    rows = Tracks.from_columns(
+        info(frame), track=np.arange(4), x_um=[100.0 + 4.0 * frame] * 4, y_um=np.arange(4) * 50.0, z_um=0.0,
+        vx_um_s=200.0, vy_um_s=0.0, vz_um_s=0.0, sigma_vx_um_s=1.0, flags=0, age_frames=frame, detection=0,
+    )  # fmt: skip
+    values = np.tile([0.5, 0.2, 0.42, np.nan], (len(names), 1))
+    known = Properties(names, values, np.tile([0.03, 0.03, 0.1, np.nan], (len(names), 1)))
+    return replace(rows, properties=known, detected=known)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "pulses"),
+    [
+        ({}, 4),
+        ({"at_least": 0.4}, 1),
+        ({"at_least": 0.4, "min_p_property": 0.5}, 2),
+        ({"at_most": 0.4}, 1),
+        ({"at_least": 0.1, "at_most": 1.0}, 3),
+        ({"at_least": 0.6}, 0),
+        ({"at_least": 0.0, "min_p_property": 0.0}, 3),
+    ],
+)
+def test_only_particles_that_are_surely_in_the_range_of_a_property_get_a_pulse(chosen, pulses):
+    given = {"property": "radius_um", **chosen} if chosen else {}
+    controller = PulseOnEntry(PulseOnEntrySettings(min_x_um=200.0, max_x_um=230.0, **given))
+    assert sum(len(controller.update(sized(frame))) for frame in range(40)) == pulses
+    assert controller.happenings() == []
+
+
+def test_a_property_that_the_detector_does_not_measure_is_said_once_and_gives_no_pulse():
+    controller = PulseOnEntry(
+        PulseOnEntrySettings(min_x_um=200.0, max_x_um=230.0, property="mass_pg", at_least=1.0)
+    )
+    assert not any(controller.update(sized(frame)) for frame in range(40))
+    (told,) = controller.happenings()
+    assert told.text == (
+        "pulse_on_entry gives no pulses: the detector gives no property 'mass_pg' of particles "
+        "(it gives: radius_um)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"at_least": 1.0}, "need the property"),
+        ({"property": "radius_um"}, "no range of radius_um"),
+        ({"property": "radius_um", "at_least": 2.0, "at_most": 1.0}, "the range is empty"),
+        ({"property": "Radius", "at_least": 2.0}, "cannot name a property"),
+    ],
+)
+def test_a_range_that_cannot_be_is_refused(options, why):
+    with pytest.raises(ValidationError, match=why):
+        PulseOnEntrySettings(min_x_um=200.0, **options)
+
+
+@given(st.floats(-3, 3), st.floats(0.01, 3), st.floats(-2, 2), st.floats(0.1, 3))
+def test_the_probability_of_a_range_is_that_of_a_normal_error(value, sigma, low, width):
+    chosen = PropertyRange(property="a", at_least=low, at_most=low + width)
+    p = probability(np.array([value]), np.array([sigma]), chosen)[0]
+    expected = norm.cdf(low + width, value, sigma) - norm.cdf(low, value, sigma)
+    assert p == pytest.approx(expected, abs=1e-12)
 
 
 def pulses_of_late_results(age_s: float, gap: int, **more) -> tuple[PulseOnEntry, list, np.ndarray]:

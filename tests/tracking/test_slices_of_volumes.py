@@ -18,6 +18,7 @@ from stream.volume_info import VolumeInfo
 from tracking.trajectories.compression import pack
 from tracking.trajectories.concatenation import join
 from tracking.trajectories.file import TrajectoryFile, TrajectoryWriter
+from tracking.trajectories.growing_file import WRITTEN
 from tracking.trajectories.playback import play
 from tracking.trajectories.recovery import recover
 from tracking.trajectories.schema import FRAME_BEFORE_SLICES, FRAMES, SLICES
@@ -121,7 +122,7 @@ def test_slices_that_no_committed_volume_has_are_cut_off_after_a_crash(tmp_path)
         for frame, volume in enumerate(given):
             writer.append(taken(frame, volume))
             writer.commit()
-        dataset = writer._file._sets[2]
+        dataset = writer._file._sets[WRITTEN.index(SLICES)]
         dataset.resize((27,))  # of a commit that did not come to its end
         dataset.flush()
         path.write_bytes((tmp_path / "live.h5").read_bytes())

@@ -10,12 +10,14 @@ from typing import Protocol
 import numpy as np
 
 from stream.messages import Command, CommandKind, Tracks
+from stream.property_range import PropertyRange, in_range
 from tracking.control.controllers.measuring import BoolArray, FloatArray, heights_um, measured, of_kind
 
 LONGEST_REPEAT_S = 1.0
 """Longest time between two requests of a condition that lasts, s; half of what is kept afterwards where that is
 less, so that the event does not end in between. Fewer requests would end an event of one late result early."""
 AXES = "xyz"
+ALL = PropertyRange()
 
 
 class Condition(Protocol):
@@ -33,12 +35,16 @@ def request(sender: str, why: str, frame: int) -> Command:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """Lower and upper edges in x, y and height, um; None: no edge. `kind` None: particles of every class."""
+    """Lower and upper edges in x, y and height, um; None: no edge. `kind` None: particles of every class.
+
+    `chosen` are the particles in the range of a property, all without one.
+    """
 
     edges_um: Sequence[tuple[float | None, float | None]]
     min_track_frames: int = 5
     kind: int | None = None
     min_p_kind: float = 0.9
+    chosen: PropertyRange = ALL
 
 
 class ParticleEnters:
@@ -68,6 +74,7 @@ class ParticleEnters:
         counts = (tracks.age_frames[seen] + 1 >= self._region.min_track_frames) & of_kind(
             tracks, self._region.kind, self._region.min_p_kind
         )[seen]
+        counts &= in_range(tracks, self._region.chosen)[seen]
         new = inside & counts & self._outside[numbers] & ~self._entered[numbers]
         self._outside[numbers[is_known & ~inside]] = True
         self._entered[numbers[new]] = True

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from stream.property_range import PropertyRange
 from stream.settings import Section
 
 # The largest of each quantity that means anything, by the end of its name: 10 m, 1 km/s, 1 L/s, 100 days.
@@ -263,7 +264,7 @@ class ProtocolSettings(_Section):
         return "protocol.steps.until.wall_shear_percent" if needs else ""
 
 
-class PulseOnEntrySettings(_Section):
+class PulseOnEntrySettings(_Section, PropertyRange):
     """Fire the trigger at the moment at which a particle is predicted to enter a region."""
 
     min_x_um: float | None = Field(None, description="lower edge of the region in x")

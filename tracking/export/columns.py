@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stream.particle_properties import OF_DETECTION, SIGMA, unit_of
 from tracking.export.source import VALUES, Contents, Exported
 from tracking.trajectories.columns import Trajectories
 from tracking.trajectories.schema import FRAME_COLUMNS, MORE_COLUMNS, ROW_COLUMNS, ColumnSpec
@@ -27,7 +28,7 @@ SPECS |= {"kind": ColumnSpec("kind", "<f4", "1", SPECS["kind"].meaning), "revise
 def further(source: Exported) -> list[str]:
     """The columns beyond track, frame, time and position that hold anything, in order."""
     contents = source.contents
-    own = [name for name in VALUES if name not in POSITION and contents.has(name)]
+    own = [name for name in (*VALUES, *source.properties) if name not in POSITION and contents.has(name)]
     return own + [name for name in OF_FRAMES if np.isfinite(source.frames[name]).any() and contents.rows]
 
 
@@ -35,8 +36,22 @@ def values_of(piece: Trajectories, name: str) -> npt.NDArray[Any]:
     """A column of rows (N,), also one that belongs to their frames."""
     if name in OF_FRAMES:
         return piece.of_frame(name)
-    found: npt.NDArray[Any] = getattr(piece, name)
-    return found
+    return piece.column(name)
+
+
+def spec_of(name: str) -> ColumnSpec:
+    """Type, unit and meaning of a column; of a property of particles by its name."""
+    if name in SPECS:
+        return SPECS[name]
+    of = name.removeprefix(SIGMA)
+    what = (
+        f"standard error of {of}"
+        if of != name
+        else "property of the particle, by the track's detections so far"
+    )
+    if of.startswith(OF_DETECTION):
+        what += " by this row's own detection"
+    return ColumnSpec(name, "<f4", unit_of(name), what)
 
 
 def depth(contents: Contents) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from tracking.export.columns import SPECS, depth, further, values_of
+from tracking.export.columns import depth, further, spec_of, values_of
 from tracking.export.geff import plain_attributes
 from tracking.export.source import Exported
 from tracking.trajectories.columns import Trajectories
@@ -98,7 +98,7 @@ def _names(source: Exported) -> list[str]:
 
 
 def _dtype(name: str) -> str:
-    return "|u1" if name == "z_known" else SPECS[name].dtype
+    return "|u1" if name == "z_known" else spec_of(name).dtype
 
 
 def _values(piece: Trajectories, name: str) -> Values:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from tracking.export.columns import SPECS, depth, further, values_of
+from tracking.export.columns import depth, further, spec_of, values_of
 from tracking.export.source import Exported
 from tracking.trajectories.schema import to_json
 
@@ -44,7 +44,7 @@ def write_geff(path: Path, source: Exported) -> list[str]:
     properties = {"t": "frame", "track": "track", **{AXIS_OF[name]: name for name in axes}}
     properties |= {"time_s": "time_s"} | {name: name for name in names}
     for name, column in properties.items():
-        kind = "<i8" if column in {"frame", "track"} else SPECS[column].dtype
+        kind = "<i8" if column in {"frame", "track"} else spec_of(column).dtype
         arrays[name] = _array(group, f"nodes/props/{name}/values", (contents.rows,), kind)
     start = 0
     for piece in source.batches(CHUNK):
@@ -118,7 +118,7 @@ def _metadata(
 
 
 def _property(name: str, column: str, dtypes: dict[str, str]) -> dict[str, Any]:
-    spec = SPECS[column]
+    spec = spec_of(column)
     unit = {"um": LENGTH, "s": SECONDS, "1": None}.get(spec.unit, spec.unit)
     return {
         "identifier": name,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from stream.messages import Tracks
+from stream.particle_properties import property_columns
 from tracking.export.by_track import ByTrack, TrackLengths, ordered
 from tracking.trajectories.columns import COLUMN_NAMES, Trajectories, collect
 from tracking.trajectories.reader import TrajectoryFile
@@ -23,7 +25,7 @@ class Exported:
     """The rows of `file` that are exported, and what is known of them.
 
     `has_flags` is whether rows are among them that do not count. `seen` counts the rows read so far, `known` names
-    the columns of `/tracks/more` that hold anything.
+    the columns of `/tracks/more` that hold anything, `properties` those of the particles' properties.
     """
 
     def __init__(self, file: TrajectoryFile, *, include_predicted: bool, include_flagged: bool) -> None:
@@ -32,6 +34,7 @@ class Exported:
         )
         self.has_flags = include_predicted or include_flagged
         self.known: Sequence[str] = file.known()
+        self.properties = property_columns(file.property_names, Tracks.PREFIXES)
         self.frames: RecordArray = self._selection.frames
         self.attributes: dict[str, Any] = self._selection.attributes
         self.name = file.path.name
@@ -87,19 +90,21 @@ class Contents:
     def __init__(self, pieces: Iterator[Trajectories]) -> None:
         self.lengths = TrackLengths()
         self.some: set[str] = set()
-        self.all: set[str] = set(VALUES)
+        self.gaps: set[str] = set()
         self.range: dict[str, tuple[float, float]] = {}
         for piece in pieces:
             self.lengths.add(piece.track)
             for name in (*VALUES, "time_s", "frame"):
                 self._look(name, getattr(piece, name))
+            for name, values in piece.property_columns().items():
+                self._look(name, values)
 
     def _look(self, name: str, values: Any) -> None:
         if not len(values):
             return
         finite = np.isfinite(values)
         if not finite.all():
-            self.all.discard(name)
+            self.gaps.add(name)
             values = values[finite]
         if len(values):
             self.some.add(name)
@@ -124,9 +129,14 @@ class Contents:
 
     def partly(self, name: str) -> bool:
         """Whether some rows have a value in this column and others have none."""
-        return name in self.some and name not in self.all
+        return name in self.some and name in self.gaps
 
 
 def _part(t: Trajectories, start: int, stop: int) -> Trajectories:
     columns = {f.name: getattr(t, f.name)[start:stop] for f in fields(t) if f.name in COLUMN_NAMES}
-    return Trajectories(**columns, frames=t.frames, attributes=t.attributes)
+    return replace(
+        t,
+        **columns,
+        properties=t.properties.of(slice(start, stop)),
+        detected=t.detected.of(slice(start, stop)),
+    )

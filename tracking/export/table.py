@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from stream.errors import ConfigurationError
+from stream.particle_properties import unit_of
 from tracking.export.source import Exported
 from tracking.trajectories.schema import ROW_COLUMNS, to_json
 
@@ -38,6 +39,7 @@ MORE_FORMATS = {
     "revised": "%d",
 }
 """Of the columns that a table has only where something is known."""
+PROPERTY_FORMAT = "%.7g"  # single precision, which files keep of properties
 UNITS = (
     {column.name: column.unit for column in ROW_COLUMNS} | {"time_s": "s"} | dict.fromkeys(MORE_FORMATS, "1")
 )
@@ -60,15 +62,20 @@ def table_columns(flags: bool, known: Iterable[str] = ()) -> tuple[str, ...]:
     return (*FORMATS, *more, "flags") if flags else (*FORMATS, *more)
 
 
+def _columns_of(source: Exported) -> tuple[str, ...]:
+    names = table_columns(source.has_flags, source.known)
+    return (*names, *source.properties)
+
+
 def write_csv(path: Path, source: Exported) -> list[str]:
     """Write a table with a header; NaN is an empty field, lengths are given to 0.1 nm."""
-    names = table_columns(source.has_flags, source.known)
-    line = ",".join({**FORMATS, **MORE_FORMATS, "flags": "%d"}[name] for name in names)
+    names = _columns_of(source)
+    line = ",".join({**FORMATS, **MORE_FORMATS, "flags": "%d"}.get(name, PROPERTY_FORMAT) for name in names)
     with path.open("w", encoding="ascii", newline="\n") as file:
         file.write(",".join(names) + "\n")
         for piece in source.pieces():
             for start in range(0, len(piece), BLOCK_ROWS):
-                block = [getattr(piece, name)[start : start + BLOCK_ROWS].tolist() for name in names]
+                block = [piece.column(name)[start : start + BLOCK_ROWS].tolist() for name in names]
                 text = "\n".join([line % row for row in zip(*block, strict=True)])
                 file.write(text.replace("nan", "") + "\n")
     return list(LOST_IN_TABLES)
@@ -80,10 +87,14 @@ def write_parquet(path: Path, source: Exported) -> list[str]:
     writer = None
     try:
         for piece in source.pieces():
-            columns = {name: getattr(piece, name) for name in table_columns(source.has_flags, source.known)}
+            columns = {name: piece.column(name) for name in _columns_of(source)}
             if writer is None:
                 fields = [
-                    pa.field(name, pa.from_numpy_dtype(values.dtype), metadata={"unit": UNITS[name]})
+                    pa.field(
+                        name,
+                        pa.from_numpy_dtype(values.dtype),
+                        metadata={"unit": UNITS.get(name, unit_of(name))},
+                    )
                     for name, values in columns.items()
                 ]
                 schema = pa.schema(fields, metadata={"liveptv": to_json(piece.attributes)})

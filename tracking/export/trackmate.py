@@ -18,7 +18,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from tracking.export.by_track import ByTrack
-from tracking.export.columns import SPECS, depth, further, values_of
+from tracking.export.columns import depth, further, spec_of, values_of
 from tracking.export.source import Exported
 from tracking.trajectories.columns import Trajectories
 
@@ -78,7 +78,7 @@ def write_trackmate(path: Path, source: Exported) -> list[str]:
 
 
 def _feature(name: str) -> tuple[str, str, str, bool]:
-    spec = SPECS[name]
+    spec = spec_of(name)
     return name.upper(), name, DIMENSIONS.get(spec.unit, "NONE"), spec.dtype[1] in "iu"
 
 
@@ -105,7 +105,7 @@ def _spots(file: TextIO, source: Exported, names: list[str], without_depth: bool
         '<Spot ID="%d" name="ID%d" QUALITY="%r" POSITION_X="%r" POSITION_Y="%r" POSITION_Z="%r" POSITION_T="%r" '
         f'FRAME="%d" RADIUS="{_radius_um(source):g}" VISIBILITY="1" LIVEPTV_TRACK="%d"'
         + ' Z_KNOWN="%d"' * without_depth
-        + "".join(f' {name.upper()}="%{"d" if SPECS[name].dtype[1] in "iu" else "r"}"' for name in names)
+        + "".join(f' {name.upper()}="%{"d" if spec_of(name).dtype[1] in "iu" else "r"}"' for name in names)
         + " />\n"
     )
     file.write(f'<AllSpots nspots="{source.contents.rows}">\n')

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stream.messages import TrackFlag, Tracks
+from stream.messages import NO_PROPERTIES, Properties, TrackFlag, Tracks
+from stream.particle_properties import OF_DETECTION, joined
 from tracking.trajectories.schema import ROW, RecordArray
 from tracking.trajectories.statistics import BoolArray
 
@@ -24,8 +25,9 @@ class Trajectories:
 
     `time_s` is the exposure time of the row's frame; in a volume `time_s + time_offset_s` is the particle's own.
     What more is known of some rows is NaN for the others; rows that a later decision has put on the other side of
-    focus have `revised` 1. `frames` is the table of all frames (see `FRAME_COLUMNS`), also of those without rows;
-    `attributes` are the file's.
+    focus have `revised` 1. `properties` are those of the particles (radius ...) by the track's detections so far,
+    `detected` those by the row's own. `frames` is the table of all frames (see `FRAME_COLUMNS`), also of those
+    without rows; `attributes` are the file's.
     """
 
     track: IntArray
@@ -55,15 +57,29 @@ class Trajectories:
     time_offset_s: SingleArray
     frames: RecordArray
     attributes: dict[str, Any]
+    properties: Properties = NO_PROPERTIES
+    detected: Properties = NO_PROPERTIES
 
     def __len__(self) -> int:
         return len(self.track)
 
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """The columns by name: `pandas.DataFrame(trajectories.columns())`; what is known of no row is left out."""
-        return {
+        own = {
             name: getattr(self, name) for name in COLUMN_NAMES if name not in MORE_NAMES or self.knows(name)
         }
+        return own | self.property_columns()
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """A column by its name, also one of a property of the particles."""
+        found: npt.NDArray[Any] = (
+            getattr(self, name) if name in COLUMN_NAMES else self.property_columns()[name]
+        )
+        return found
+
+    def property_columns(self) -> dict[str, FloatArray]:
+        """Properties of the particles with their standard errors, then those by each row's own detection."""
+        return self.properties.columns() | self.detected.columns(OF_DETECTION)
 
     def knows(self, name: str) -> bool:
         """Whether a column that only some rows have holds anything."""
@@ -76,7 +92,8 @@ class Trajectories:
         return column[np.searchsorted(self.frames["frame"], self.frame)]
 
 
-COLUMN_NAMES = tuple(f.name for f in fields(Trajectories) if f.name not in {"frames", "attributes"})
+NOT_COLUMNS = {"frames", "attributes", "properties", "detected"}
+COLUMN_NAMES = tuple(f.name for f in fields(Trajectories) if f.name not in NOT_COLUMNS)
 MORE_NAMES = Tracks.MORE
 
 
@@ -84,7 +101,13 @@ def collect(pieces: Iterable[Trajectories]) -> Trajectories:
     """Concatenate pieces of one file (at least one)."""
     parts = list(pieces)
     columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMN_NAMES}
-    return Trajectories(**columns, frames=parts[0].frames, attributes=parts[0].attributes)
+    return Trajectories(
+        **columns,
+        frames=parts[0].frames,
+        attributes=parts[0].attributes,
+        properties=joined([part.properties for part in parts]),
+        detected=joined([part.detected for part in parts]),
+    )
 
 
 def counting(rows: RecordArray, counted: BoolArray | None, include_predicted: bool) -> BoolArray:
@@ -99,12 +122,13 @@ def counting(rows: RecordArray, counted: BoolArray | None, include_predicted: bo
 
 def as_columns(
     rows: RecordArray,
-    more: Mapping[str, npt.NDArray[Any]],
+    more: Mapping[str, Any],
     frames: RecordArray,
     attributes: dict[str, Any],
 ) -> Trajectories:
     """Stored rows (ROW) as columns, with `more` columns (N,) and the times of their frames."""
-    columns = {name: np.ascontiguousarray(rows[name]) for name in COLUMN_NAMES if name in ROW.names}  # type: ignore[operator]
+    stored = [name for name in COLUMN_NAMES if name in (ROW.names or ())]
+    columns: dict[str, Any] = {name: np.ascontiguousarray(rows[name]) for name in stored}
     for name in ("track", "frame"):
         columns[name] = columns[name].astype(np.int64)
     time_s = frames["time_s"][np.searchsorted(frames["frame"], columns["frame"])]

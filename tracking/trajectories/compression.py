@@ -28,6 +28,8 @@ from tracking.trajectories.schema import (
     FRAMES,
     LIBVER,
     MORE_ROWS,
+    PROPERTIES,
+    PROPERTY_NAMES,
     ROW,
     ROWS,
     SLICES,
@@ -107,7 +109,9 @@ def _write(path: Path, part: Path, file: TrajectoryFile) -> None:
             chunks=(PACKED_CHUNK,),
             **FILTERS,
         )
-        for name, chunk in ((MORE_ROWS, PACKED_CHUNK), (SLICES, PACKED_SLICES)):
+        if PROPERTY_NAMES in old:
+            old.copy(PROPERTY_NAMES, new[ROWS.split("/")[0]])
+        for name, chunk in ((MORE_ROWS, PACKED_CHUNK), (PROPERTIES, PACKED_CHUNK), (SLICES, PACKED_SLICES)):
             if name in old:
                 values = old[name][:]
                 packed = new.create_dataset(name, data=values, maxshape=(None,), chunks=(chunk,), **FILTERS)

@@ -101,7 +101,7 @@ def _copy(file: TrajectoryFile, writer: TrajectoryWriter, frames: int, tracks: i
         info = replace(info, frame=info.frame + frames, time_s=info.time_s + time_s, decisions=None)
         table = np.array(message.table)
         table[numbers] += tracks
-        writer.append(Tracks(info, table))
+        writer.append(replace(message, info=info, table=table))
         if count % COMMIT_FRAMES == 0:
             writer.commit()
     copy_events(file, writer)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import h5py
 
+from stream.particle_properties import MOST_PROPERTIES
 from tracking.trajectories.commit_mark import write_commit
 from tracking.trajectories.disk_space import DiskReserve
 from tracking.trajectories.hdf5_superblock import OPEN_FOR_SWMR
@@ -25,6 +26,11 @@ from tracking.trajectories.schema import (
     MORE,
     MORE_COLUMNS,
     MORE_ROWS,
+    PROPERTIES,
+    PROPERTY,
+    PROPERTY_COLUMNS,
+    PROPERTY_NAME,
+    PROPERTY_NAMES,
     ROW,
     ROW_CHUNK,
     ROW_COLUMNS,
@@ -44,11 +50,14 @@ MARGIN_BYTES = 2 << 20
 may meet a full disk in the middle of a flush; more only ends a run on a full disk that much earlier."""
 
 
+WRITTEN = (ROWS, MORE_ROWS, PROPERTY_NAMES, PROPERTIES, SLICES, EVENTS, FRAMES)
+"""The datasets in the order in which a commit writes them."""
+
+
 class GrowingFile:
     """One file of this process, open for appending.
 
-    `rows`, `more`, `slices`, `frames` and `event_bytes` are committed. `places` says where the slices of the next
-    volume go.
+    `rows`, `frames` and what `sizes` says are committed. `places` says where the slices of the next volume go.
     """
 
     def __init__(self, path: Path, attributes: Mapping[str, object] | None) -> None:
@@ -57,7 +66,7 @@ class GrowingFile:
         Raises OSError if that fails; a file that was created is removed again then.
         """
         self.path = path
-        self.rows = self.more = self.slices = self.frames = self.event_bytes = 0
+        self._sizes = dict.fromkeys(WRITTEN, 0)
         self.places = SlicesOfOneFile()
         self._file: h5py.File | None = h5py.File(path, "x" if attributes is not None else "r+", libver=LIBVER)
         self._reserve: DiskReserve | None = None
@@ -66,7 +75,7 @@ class GrowingFile:
             self._reserve.ensure(int(self._file.id.get_filesize()) + 2 * MARGIN_BYTES)
             if attributes is not None:
                 _lay_out(self._file, attributes)
-            self._sets = tuple(self._file[name] for name in (ROWS, MORE_ROWS, SLICES, EVENTS, FRAMES))
+            self._sets = tuple(self._file[name] for name in WRITTEN)
             self._file.swmr_mode = True
         except BaseException:
             self._abandon(created=attributes is not None)
@@ -80,9 +89,23 @@ class GrowingFile:
 
     def continue_from(self, before: GrowingFile) -> None:
         """Take over what is committed in the file of which this one is a copy."""
-        self.rows, self.more, self.slices = before.rows, before.more, before.slices
-        self.frames, self.event_bytes = before.frames, before.event_bytes
-        self.places = SlicesOfOneFile(before.slices)
+        self._sizes = before.sizes()
+        self.places = SlicesOfOneFile(self._sizes[SLICES])
+
+    @property
+    def rows(self) -> int:
+        """Rows that are committed."""
+        return self._sizes[ROWS]
+
+    @property
+    def frames(self) -> int:
+        """Frames that are committed."""
+        return self._sizes[FRAMES]
+
+    @property
+    def properties_named(self) -> int:
+        """Properties of particles whose names are in the file."""
+        return self._sizes[PROPERTY_NAMES]
 
     def append(self, commit: Commit) -> None:
         """Write a commit in its order: the entries of the frames, the commit mark, are the last.
@@ -93,22 +116,13 @@ class GrowingFile:
             raise OSError("the file is closed")
         size = int(self._file.id.get_filesize())
         self._reserve.ensure(size + sum(array.nbytes for array in commit) + MARGIN_BYTES)
-        write_commit(self._sets, (self.rows, self.more, self.slices, self.event_bytes, self.frames), commit)
-        self.rows += len(commit.rows)
-        self.more += len(commit.more)
-        self.slices += len(commit.slices)
-        self.event_bytes += len(commit.events)
-        self.frames += len(commit.frames)
+        write_commit(self._sets, tuple(self._sizes.values()), commit)
+        for name, values in zip(WRITTEN, commit, strict=True):
+            self._sizes[name] += len(values)
 
     def sizes(self) -> dict[str, int]:
         """How much of each dataset is committed."""
-        return {
-            ROWS: self.rows,
-            MORE_ROWS: self.more,
-            SLICES: self.slices,
-            FRAMES: self.frames,
-            EVENTS: self.event_bytes,
-        }
+        return dict(self._sizes)
 
     def table_of_frames(self) -> RecordArray:
         """The committed entries of `/frames`."""
@@ -180,10 +194,13 @@ def _lay_out(file: h5py.File, attributes: Mapping[str, object]) -> None:
     event_set = file.create_dataset(EVENTS, (0,), "u1", maxshape=(None,), chunks=(EVENT_CHUNK,))
     more_set = file.create_dataset(MORE_ROWS, (0,), MORE, maxshape=(None,), chunks=(ROW_CHUNK,))
     slice_set = file.create_dataset(SLICES, (0,), SLICE, maxshape=(None,), chunks=(SLICE_CHUNK,))
+    property_set = file.create_dataset(PROPERTIES, (0,), PROPERTY, maxshape=(None,), chunks=(ROW_CHUNK,))
+    file.create_dataset(PROPERTY_NAMES, (0,), PROPERTY_NAME, maxshape=(None,), chunks=(MOST_PROPERTIES,))
     for dataset, columns in (
         (row_set, ROW_COLUMNS),
         (more_set, MORE_COLUMNS),
         (slice_set, SLICE_COLUMNS),
+        (property_set, PROPERTY_COLUMNS),
         (frame_set, FRAME_COLUMNS),
     ):
         for name, texts in column_attributes(columns).items():

@@ -21,12 +21,15 @@ from tracking.trajectories.commit_mark import committed_frames
 from tracking.trajectories.hdf5_superblock import SIZE, Superblock, build, parse
 from tracking.trajectories.more import MoreRows
 from tracking.trajectories.plausibility import nonsense_in_frames, nonsense_in_rows
+from tracking.trajectories.property_rows import PropertyRows
 from tracking.trajectories.reader import PIECE_ROWS
 from tracking.trajectories.relinking import AsLinked
 from tracking.trajectories.schema import (
     EVENTS,
     FRAMES,
     MORE_ROWS,
+    PROPERTIES,
+    PROPERTY_NAMES,
     ROWS,
     SLICES,
     complete_event_bytes,
@@ -50,15 +53,16 @@ from tracking.trajectories.statistics import TrackCensus
 class Contents:
     """What is committed in a file, and what is not.
 
-    `frames`, `rows`, `more` (entries about rows), `slices` and `event_bytes` are committed, `torn` is how much of
-    frames, rows and events lies behind that. `host` is the computer that wrote the file. `unreadable` says whether
-    events, image or record of control are damaged; `spoilt_attributes` are the damaged attributes that rows can be
-    read without.
+    `frames`, `rows`, `more` and `properties` (entries about rows), `slices` and `event_bytes` are committed, `torn`
+    is how much of frames, rows and events lies behind that. `host` is the computer that wrote the file.
+    `unreadable` says whether events, image or record of control are damaged; `spoilt_attributes` are the damaged
+    attributes that rows can be read without.
     """
 
     frames: int
     rows: int
     more: int
+    properties: int
     slices: int
     event_bytes: int
     last_frame: int
@@ -154,6 +158,7 @@ def _contents(file: h5py.File, path: Path, closed: bool) -> Contents:
         frames=count,
         rows=rows,
         more=more.count(rows),
+        properties=PropertyRows(file.get(PROPERTIES), file.get(PROPERTY_NAMES)).count(rows),
         slices=named_slices(frames),
         event_bytes=event_bytes,
         last_frame=int(frames["frame"][-1]) if count else -1,

@@ -8,7 +8,6 @@ stored with the wrong side: readers exchange `z_um` and `z_other_um` there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import h5py
@@ -17,11 +16,11 @@ import numpy.typing as npt
 
 from stream.messages import Tracks
 from tracking.trajectories.precision import rounded
+from tracking.trajectories.row_entries import RowEntries
 from tracking.trajectories.schema import MORE, NO_KIND, NO_TRACK, RecordArray, with_what_was_detected
 
 FloatArray = npt.NDArray[np.float64]
 CLASSES = ("kind", "kind_detected")  # columns of classes, whole numbers in the file
-BLOCK = 1 << 16  # entries read at once, 2 MB; more only takes more memory
 
 
 def entries_of(tracks: Tracks) -> RecordArray:
@@ -70,74 +69,24 @@ def what_was_sent(entries: RecordArray, rows: int, start: int = 0) -> dict[str, 
     return columns
 
 
-def complete(entries: RecordArray) -> RecordArray:
-    """The entries up to the first that is not in order: after a crash, space that was never written may follow."""
-    disorder = np.flatnonzero(np.diff(entries["row"].astype(np.int64)) <= 0)
-    return entries[: disorder[0] + 1] if disorder.size else entries
-
-
 def _holds(name: str, values: npt.NDArray[Any]) -> bool:
     known = {"revised": values > 0, "kind": values != NO_KIND}.get(name, np.isfinite(values))
     return bool(known.any())
 
 
-class MoreRows:
-    """Reads the entries of rows from an open file; quick where rows are asked for in order."""
+class MoreRows(RowEntries):
+    """Reads what more is known of rows from an open file."""
 
     def __init__(self, dataset: h5py.Dataset | None) -> None:
-        self._dataset = dataset
-        self._row = self._entry = 0
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether the file has none."""
-        return self._dataset is None or self._dataset.shape[0] == 0
-
-    def refresh(self) -> None:
-        """See what a live writer has added."""
-        if self._dataset is not None:
-            self._dataset.refresh()
-
-    def of(self, start: int, stop: int) -> RecordArray:
-        """The entries of rows `start` to `stop`, as stored."""
-        if self.is_empty:
-            return np.empty(0, MORE)
-        entry = self._entry if start >= self._row else 0
-        found = []
-        for block in self._blocks(entry):
-            low, high = np.searchsorted(block["row"], [start, stop])
-            found.append(block[low:high])
-            if not found[:-1] or not len(found[0]):
-                self._row, self._entry = start, entry + int(low)
-            entry += len(block)
-            if high < len(block):
-                break
-        return np.concatenate([np.empty(0, MORE), *found])
-
-    def _blocks(self, first: int) -> Iterator[RecordArray]:
-        assert self._dataset is not None
-        for at in range(first, self._dataset.shape[0], BLOCK):
-            block = self._dataset[at : at + BLOCK]
-            whole = with_what_was_detected(complete(block))
-            yield whole
-            if len(whole) < len(block):
-                return
+        super().__init__(dataset, MORE, with_what_was_detected)
 
     def known(self) -> list[str]:
         """Which columns hold anything."""
         found: set[str] = set()
         if not self.is_empty:
-            for block in self._blocks(0):
+            for block in self.blocks():
                 found |= {name for name in Tracks.MORE if _holds(name, block[name])}
         return [name for name in Tracks.MORE if name in found]
-
-    def count(self, rows: int) -> int:
-        """How many entries belong to the first `rows` rows."""
-        number = 0
-        if not self.is_empty:
-            for block in self._blocks(0):
-                number += int(np.searchsorted(block["row"], rows))
-        return number
 
 
 class Revisions:

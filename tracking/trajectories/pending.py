@@ -13,7 +13,9 @@ from stream.volume_info import VolumeInfo
 from tracking.trajectories.decisions import as_columns
 from tracking.trajectories.more import entries_of
 from tracking.trajectories.precision import rounded
-from tracking.trajectories.schema import FRAME, MORE, ROW, SLICE, RecordArray, encode_event
+from tracking.trajectories.property_rows import entries_of as properties_of
+from tracking.trajectories.property_rows import names_as_stored
+from tracking.trajectories.schema import FRAME, MORE, PROPERTY, ROW, SLICE, RecordArray, encode_event
 from tracking.trajectories.slices import SlicesOfOneFile
 from tracking.trajectories.slices import entries_of as slices_of
 
@@ -24,20 +26,28 @@ def _of_volume(volume: VolumeInfo | None) -> tuple[int, int]:
 
 
 class Commit(NamedTuple):
-    """What is written at once, in this order: rows (ROW), what more is known of them (MORE), slices of volumes
-    (SLICE), events (bytes), and the frames (FRAME), which say that the others are there."""
+    """What is written at once, in this order: rows (ROW), what more is known of them (MORE), names of properties
+    that are new, properties of their particles (PROPERTY), slices of volumes (SLICE), events (bytes), and the
+    frames (FRAME), which say that the others are there."""
 
     rows: RecordArray
     more: RecordArray
+    names: npt.NDArray[np.bytes_]
+    properties: RecordArray
     slices: RecordArray
     events: npt.NDArray[np.uint8]
     frames: RecordArray
 
 
 class Pending:
-    """What has been appended since the last commit."""
+    """What has been appended since the last commit.
 
-    def __init__(self) -> None:
+    `properties` are the names of the particles' properties so far; it grows.
+    """
+
+    def __init__(self, properties: list[str]) -> None:
+        self._names = properties
+        self._properties: list[RecordArray] = []
         self._rows: list[RecordArray] = []
         self._more: list[RecordArray] = []
         self._count = 0
@@ -72,6 +82,9 @@ class Pending:
         more = entries_of(tracks)
         more["row"] += np.uint64(self._count)
         self._more.append(more)
+        properties = properties_of(tracks, self._names)
+        properties["row"] += np.uint64(self._count)
+        self._properties.append(properties)
         self._count += len(rows)
         self._frames.append(
             (
@@ -86,11 +99,17 @@ class Pending:
         """Take an event that happened now."""
         self._events.append(encode_event(time.time(), kind, text, fields))
 
-    def arrays(self, first_row: int, number: int, places: SlicesOfOneFile) -> Commit:
-        """The commit with this `number` of a file in which its rows begin at `first_row`."""
+    def arrays(self, first_row: int, number: int, places: SlicesOfOneFile, named: int = 0) -> Commit:
+        """The commit with this `number` of a file in which its rows begin at `first_row`.
+
+        `named` properties have their names in the file.
+        """
         rows = np.concatenate(self._rows) if self._rows else np.empty(0, ROW)
         more = np.concatenate(self._more) if self._more else np.empty(0, MORE)
         more["row"] += np.uint64(first_row)
+        properties = np.concatenate([np.empty(0, PROPERTY), *self._properties])
+        properties["row"] += np.uint64(first_row)
+        names = names_as_stored(self._names[named:])
         frames = np.array(self._frames, FRAME)
         frames["first_row"] = first_row + np.cumsum(frames["rows"], dtype=np.uint64) - frames["rows"]
         frames["commit"] = number
@@ -100,6 +119,5 @@ class Pending:
                 first, is_new = places.place(entries)
                 frame["first_slice"], frame["slice_rows"] = first, len(entries)
                 new += [entries] * is_new
-        return Commit(
-            rows, more, np.concatenate(new), np.frombuffer(b"".join(self._events), np.uint8), frames
-        )
+        happened = np.frombuffer(b"".join(self._events), np.uint8)
+        return Commit(rows, more, names, properties, np.concatenate(new), happened, frames)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ def play(file: TrajectoryFile) -> Iterator[Tracks]:
         last = int(piece["first_row"][-1] + piece["rows"][-1])
         rows = file.rows(first, last)
         entries = file.more(first, last)
+        tables = file.properties(first, last)
         more = as_columns(entries, len(rows), first) | what_was_sent(entries, len(rows), first)
         for frame, volume in zip(piece, file.volumes(piece), strict=True):
             begin = int(frame["first_row"]) - first
@@ -65,7 +67,9 @@ def play(file: TrajectoryFile) -> Iterator[Tracks]:
             columns = {name: own[name] for name in STORED}
             columns |= {name: values[begin:end] for name, values in more.items()}
             columns["revised"] = np.where(columns["revised"] > 0, columns["revised"], np.nan)
-            yield Tracks.from_columns(info, **columns, age_frames=info.frame - born[number])
+            tracks = Tracks.from_columns(info, **columns, age_frames=info.frame - born[number])
+            mean, detected = (properties.of(slice(begin, end)) for properties in tables)
+            yield replace(tracks, properties=mean, detected=detected)
 
 
 def pixel_sizes(events: Iterable[Mapping[str, Any]]) -> dict[int, float]:

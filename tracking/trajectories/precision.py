@@ -12,6 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+OF_PROPERTY = "sigma_property"
+"""The standard error of a property, whatever its name. Its value is kept in single precision: a refractive index is
+known to some 1e-4 at best, a thousand times the rounding."""
 STEPS_PER_UM = {"x_um": 2.0**12, "y_um": 2.0**12, "z_um": 2.0**9, "z_other_um": 2.0**9}
 STEPS_PER_UM |= {"z_detected_um": 2.0**9, "z_other_detected_um": 2.0**9}
 """Steps of 0.24 nm in the plane and 2 nm in depth, far below the best localisation errors (about 10 nm in the
@@ -34,6 +37,7 @@ MANTISSA_BITS = {
     "sigma_z_detected_um": 6,
     "p_kind_detected": 7,
     "time_offset_s": 15,
+    OF_PROPERTY: 6,
 }
 """Bits of the mantissa that are kept. n bits are a relative error of at most 2^-(n + 1): 1 in 128 for standard
 errors, which are hardly known to 1 in 10, and 1 in 1,024 for velocities. Each bit more costs a bit a row."""

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from stream.errors import LivePTVError, SourceError
+from stream.messages import Properties
 from stream.volume_info import VolumeInfo
 from tracking.trajectories.columns import Trajectories, collect
 from tracking.trajectories.commit_mark import committed_frames
@@ -23,6 +24,7 @@ from tracking.trajectories.hdf5_superblock import OPEN_FOR_SWMR
 from tracking.trajectories.more import MoreRows, Revisions
 from tracking.trajectories.open_elsewhere import who_writes
 from tracking.trajectories.plausibility import nonsense_in_frames, nonsense_in_rows
+from tracking.trajectories.property_rows import PropertyRows
 from tracking.trajectories.relinking import AsLinked
 from tracking.trajectories.schema import (
     EVENTS,
@@ -30,6 +32,8 @@ from tracking.trajectories.schema import (
     FRAMES,
     MORE,
     MORE_ROWS,
+    PROPERTIES,
+    PROPERTY_NAMES,
     ROWS,
     SLICES,
     RecordArray,
@@ -92,6 +96,7 @@ class TrajectoryFile:
         self._row_set, self._frame_set, self._event_set = (self._file[n] for n in (ROWS, FRAMES, EVENTS))
         self._more = MoreRows(self._file.get(MORE_ROWS))
         self._slices = SliceRows(self._file.get(SLICES))
+        self._properties = PropertyRows(self._file.get(PROPERTIES), self._file.get(PROPERTY_NAMES))
 
     def _check_frames(self) -> None:
         """Raise `SourceError` if a finished file has a torn end, which is damage there."""
@@ -110,6 +115,7 @@ class TrajectoryFile:
             self._frame_set.refresh()
             new = with_all_columns(self._frame_set[known:])
             self._more.refresh()
+            self._properties.refresh()
             self._slices.refresh()
             if len(new) == 0:
                 return 0
@@ -186,6 +192,20 @@ class TrajectoryFile:
         """What more is known of committed rows `start` to `stop` (MORE), as stored. Raises `SourceError`."""
         with self._readable():
             return self._more.of(start, min(stop, self.row_count))
+
+    @property
+    def property_names(self) -> tuple[str, ...]:
+        """What is known of particles beside place, brightness and class; each has a value and a standard error."""
+        with self._readable():
+            return self._properties.names()
+
+    def properties(self, start: int, stop: int) -> tuple[Properties, Properties]:
+        """Properties of the particles in committed rows `start` to `stop`, and what their own detections said.
+
+        Raises `SourceError` if they cannot be read.
+        """
+        with self._readable():
+            return self._properties.tables(start, min(stop, self.row_count))
 
     def known(self) -> list[str]:
         """The columns that only some rows have, as far as at least one of them has."""

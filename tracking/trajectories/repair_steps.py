@@ -13,7 +13,7 @@ from stream.errors import OutputError
 from tracking.trajectories.annotation import adding_to
 from tracking.trajectories.hdf5_superblock import SIZE, parse
 from tracking.trajectories.inspection import Contents
-from tracking.trajectories.schema import EVENTS, FRAMES, MORE_ROWS, ROWS, SLICES, encode_attribute
+from tracking.trajectories.schema import EVENTS, FRAMES, MORE_ROWS, PROPERTIES, ROWS, SLICES, encode_attribute
 from tracking.trajectories.soundness import EXTRAS
 
 END_REASON = "the writer was lost; recovered"
@@ -49,6 +49,7 @@ def _cut(file: h5py.File, contents: Contents) -> None:
     sizes = {
         ROWS: contents.rows,
         MORE_ROWS: contents.more,
+        PROPERTIES: contents.properties,
         SLICES: contents.slices,
         FRAMES: contents.frames,
         EVENTS: contents.event_bytes,

@@ -2,6 +2,8 @@
 
     /tracks/rows   one row for each track and frame                     (compound, ROW)
     /tracks/more   what more is known of some of the rows               (compound, MORE)
+    /tracks/properties       properties of particles beside place, brightness and class   (compound, PROPERTY)
+    /tracks/property_names   their names                                                  (text)
     /slices        slices of volumes: height, time, whether missing     (compound, SLICE)
     /frames        one row for each frame, written after its rows       (compound, FRAME)
     /events        what happened, one JSON object a line                (UTF-8 bytes)
@@ -39,6 +41,8 @@ LIBVER = ("v110", "v110")
 
 ROWS = "tracks/rows"
 MORE_ROWS = "tracks/more"
+PROPERTIES = "tracks/properties"
+PROPERTY_NAMES = "tracks/property_names"
 SLICES = "slices"
 FRAMES = "frames"
 EVENTS = "events"
@@ -174,6 +178,23 @@ SLICE_COLUMNS = (
     ColumnSpec("time_s", "<f8", "s", "time of the slice, minus time_s of the frame; NaN where not known"),
     ColumnSpec("missing", "|u1", "1", "1 where the slice has no image"),
 )
+PROPERTY_COLUMNS = (
+    ColumnSpec("row", "<u8", "1", "the row in /tracks/rows, in ascending order"),
+    ColumnSpec(
+        "property", "|u1", "1", "which property: the place of its name in /tracks/property_names, from 0"
+    ),
+    ColumnSpec(
+        "value",
+        "<f4",
+        "in the name",
+        "mean over the track's detections so far; of an angle, this detection's",
+    ),
+    ColumnSpec(
+        "sigma", "<f4", "in the name", "standard error of the mean, with what is alike in all detections"
+    ),
+    ColumnSpec("detected", "<f4", "in the name", "by this row's own detection; NaN in predicted rows"),
+    ColumnSpec("sigma_detected", "<f4", "in the name", "its standard error, as the detector states it"),
+)
 NO_DECISIONS = 255
 """In the column `fit`: what the detector decided about the frame is not known."""
 
@@ -263,6 +284,8 @@ MORE_BEFORE_RELINKING = _dtype(MORE_COLUMNS[:13])
 """Of files that were written before links were decided anew."""
 MORE_TYPES = (MORE, MORE_BEFORE_RELINKING, MORE_BEFORE_VOLUMES, MORE_BEFORE_DETECTED)
 SLICE = _dtype(SLICE_COLUMNS)
+PROPERTY = _dtype(PROPERTY_COLUMNS)
+PROPERTY_NAME = np.dtype("S40")
 FRAME = _dtype(FRAME_COLUMNS)
 FRAME_BEFORE_SLICES = _dtype(FRAME_COLUMNS[:20])
 """Of files that were written before they kept the slices of volumes."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 
+from stream.messages import Properties
 from tracking.trajectories.columns import Trajectories, as_columns, counting
 from tracking.trajectories.more import Revisions
 from tracking.trajectories.more import as_columns as more_columns
@@ -33,6 +35,8 @@ class Rows(Protocol):
 
     def more(self, start: int, stop: int) -> RecordArray: ...  # noqa: D102
 
+    def properties(self, start: int, stop: int) -> tuple[Properties, Properties]: ...  # noqa: D102
+
     def pieces(self) -> Iterator[RecordArray]: ...  # noqa: D102
 
 
@@ -55,8 +59,11 @@ class Selection:
         start = 0
         for stored in self._file.pieces() if self._file.row_count else [np.empty(0, ROW)]:
             more = more_columns(self._file.more(start, start + len(stored)), len(stored), start)
+            tables = self._file.properties(start, start + len(stored))
             start += len(stored)
             rows = self._revisions.apply(stored, more)
             kept = counting(rows, self._counted, self._predicted)
             some = {name: values[kept] for name, values in more.items()}
-            yield as_columns(rows[kept], some, self.frames, self.attributes)
+            mean, detected = (properties.of(kept) for properties in tables)
+            whole = as_columns(rows[kept], some, self.frames, self.attributes)
+            yield replace(whole, properties=mean, detected=detected)

@@ -25,6 +25,9 @@ from tracking.trajectories.schema import (
     FRAMES,
     MORE_ROWS,
     MORE_TYPES,
+    PROPERTIES,
+    PROPERTY,
+    PROPERTY_NAMES,
     ROW,
     ROWS,
     SCHEMA,
@@ -77,12 +80,18 @@ def check_schema(file: h5py.File, path: Path) -> None:
     frames = dataset(file, FRAMES, kinds=RECORDS, ndim=1)
     dataset(file, EVENTS, kinds="u", ndim=1)
     more = dataset(file, MORE_ROWS, kinds=RECORDS, ndim=1, most_bytes=None) if MORE_ROWS in file else None
+    properties = (
+        dataset(file, PROPERTIES, kinds=RECORDS, ndim=1, most_bytes=None) if PROPERTIES in file else None
+    )
+    if PROPERTY_NAMES in file:
+        dataset(file, PROPERTY_NAMES, kinds="S", ndim=1)
     slices = dataset(file, SLICES, kinds=RECORDS, ndim=1, most_bytes=None) if SLICES in file else None
     if (
         rows.dtype != ROW
         or frames.dtype not in FRAME_TYPES
         or (more is not None and more.dtype not in MORE_TYPES)
         or (slices is not None and slices.dtype != SLICE)
+        or (properties is not None and properties.dtype != PROPERTY)
     ):
         raise SourceError(f"{path} does not have the columns of schema version {version}")
 
@@ -135,7 +144,7 @@ def check_rest(file: h5py.File) -> None:
     Raises one of `UNREADABLE` if something cannot be read. The values of attributes are checked by `check_whole`.
     """
     read_attributes(file)
-    for name in (ROWS, MORE_ROWS, SLICES, FRAMES):
+    for name in (ROWS, MORE_ROWS, PROPERTIES, SLICES, FRAMES):
         if name in file:
             dict(file[name].attrs)
     decode_events(bytes(file[EVENTS][:]))

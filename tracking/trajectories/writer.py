@@ -64,7 +64,8 @@ class TrajectoryWriter:
         check_place(self.path, overwrite)
         self._claim = Claim(self.path, f"run {run_id}", WRITER)
         self._run_id, self._attributes = run_id, dict(attributes)
-        self._pending = Pending()
+        self._properties: list[str] = []
+        self._pending = Pending(self._properties)
         self._census, self._linked = TrackCensus(), AsLinked()
         self._commits = self._elsewhere = 0
         self._newest = -1
@@ -185,13 +186,14 @@ class TrajectoryWriter:
             except (OSError, RuntimeError) as again:
                 self._broken = True
                 raise self._failure(again) from again
-        self._pending = Pending()
+        self._pending = Pending(self._properties)
 
     def _append(self) -> None:
         if self._file is None:
             self._file = self._replacement.begin(lambda path: self._create(path, {}))
         start = self._file.rows
-        commit = self._pending.arrays(start, self._commits + 1, self._file.places)
+        file = self._file
+        commit = self._pending.arrays(start, self._commits + 1, file.places, file.properties_named)
         self._file.append(commit)
         self._census.add(self._linked.take(commit.rows, commit.more, start))
         self._commits += 1

@@ -116,6 +116,7 @@ function showSummary(now) {
   text("profile-caption", now.profile.tracks ? `${now.profile.tracks} trajectories; bars: standard error${now.profile.theory ? "; dashed: laminar flow" : ""}${now.flow && !now.flow.was_before ? "; line: fit, ± 2 standard errors" : ""}` : "");
   showFlow(now.flow);
   showDiffusion(now.diffusion);
+  showProperties(now.properties ?? []);
   showDetection(now.detection);
   showChecks(now.checks);
   el("proposed").hidden = !now.proposed; text("proposed", now.proposed && `${now.proposed[0].toUpperCase()}${now.proposed.slice(1)}.`);
@@ -167,6 +168,24 @@ function showDiffusion({ um2_s, error_um2_s, axes, third }) {
   const units = { um: "µm", C: "°C" };
   const more = third ? `; ${third.name} ${withError(third.value, third.error)} ${units[third.unit] ?? third.unit}` : "";
   text("diffusion", `Diffusion in the plane: ${withError(um2_s, error_um2_s)} µm²/s (${each.join(", ")})${more}.`);
+}
+
+function showProperties(properties) {
+  el("properties").hidden = !properties.length;
+  const charts = el("property-charts");
+  if (charts.dataset.names !== properties.map((one) => one.name).join()) {
+    charts.dataset.names = properties.map((one) => one.name).join();
+    charts.replaceChildren(...properties.flatMap(({ name }) => {
+      const words = document.createElement("p"), chart = document.createElement("canvas");
+      words.className = "quiet"; chart.className = "chart low"; chart.setAttribute("aria-label", name);
+      return [words, chart];
+    }));
+  }
+  properties.forEach(({ name, edges, counts, tracks, words }, i) => {
+    const [line, chart] = [charts.children[2 * i], charts.children[2 * i + 1]];
+    line.textContent = `${name}: ${words}, ${tracks} trajectories`.replaceAll("-", "\u2212");
+    drawHistogram(chart, { edges, values: counts, across: name, up: "trajectories" });
+  });
 }
 
 function showChecks(checks) {

@@ -68,7 +68,7 @@ def flow_follower(experiment: Experiment, *, in_thread: bool = True) -> FlowFoll
     channel = experiment.channel
     if channel is None or not experiment.follows_flow:
         return None
-    from liveptv.flow.run_settings import PA_S_PER_MPA_S
+    from liveptv.flow_fit.run_settings import PA_S_PER_MPA_S
     from tracking.physics.live.follower import FlowFollower
 
     section = experiment.flow.section_or(channel.width_um, channel.depth_um)
@@ -91,7 +91,9 @@ def record_conditions(settings: RecordSettings) -> list[Condition]:
     found: list[Condition] = []
     if (region := settings.on.particle_enters) is not None:
         found.append(
-            ParticleEnters(Region(region.edges_um, region.min_track_frames, region.kind, region.min_p_kind))
+            ParticleEnters(
+                Region(region.edges_um, region.min_track_frames, region.kind, region.min_p_kind, region)
+            )
         )
     if (band := settings.on.velocity_leaves) is not None:
         found.append(VelocityLeaves(Band(**band.model_dump()), settings.after_s))

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from stream.messages import Command, CommandKind, Tracks
+from stream.property_range import in_range, not_there
 from tracking.control.controllers.controller_interface import Happening
 from tracking.control.controllers.loop_delay import LoopDelay
 from tracking.control.controllers.measuring import BoolArray, FloatArray, heights_um, measured, of_kind
@@ -33,11 +34,11 @@ class PulseOnEntry:
     """Extrapolates each track in a straight line and sends one trigger command for the time of its entry.
 
     Positions are averaged along the track: a measured one weighs `SMOOTHING`, the one predicted from the frame
-    before the rest. With `kind`, only particles of this class get a pulse. The decision is taken `lead_s` before
-    the entry, as late as the loop allows, or earlier where results are so old, or come so seldom, that it would be
-    too late then; the command carries the time of the pulse, so that its own latency does not matter. A pulse that
-    would still come more than `max_sigma_s` late is not fired: its particle has passed. It counts as `late`, which
-    is said once, and once more when pulses are in time again.
+    before the rest. With `kind`, only particles of this class get a pulse, with `property` only those in its range.
+    The decision is taken `lead_s` before the entry, as late as the loop allows, or earlier where results are so
+    old, or come so seldom, that it would be too late then; the command carries the time of the pulse, so that its
+    own latency does not matter. A pulse that would still come more than `max_sigma_s` late is not fired: its
+    particle has passed. It counts as `late`, which is said once, and once more when pulses are in time again.
     """
 
     name = "pulse_on_entry"
@@ -54,6 +55,7 @@ class PulseOnEntry:
         self._late_s = math.nan
         self._notes: list[Happening] = []
         self.pulses = self.late = 0
+        self._told = False
 
     def measured(self) -> dict[str, float]:
         """Number of pulses commanded so far, and of those that would have come too late."""
@@ -68,7 +70,8 @@ class PulseOnEntry:
         """Return the trigger commands that are due."""
         s, info = self._settings, tracks.info
         seen = measured(tracks) & (tracks.age_frames + 1 >= s.min_track_frames)
-        seen &= of_kind(tracks, s.kind, s.min_p_kind)
+        seen &= of_kind(tracks, s.kind, s.min_p_kind) & in_range(tracks, s)
+        self._tell_of_absence(not_there(tracks, s))
         track = tracks.track[seen]
         height = np.nan_to_num(heights_um(tracks)[seen])
         place = np.stack([tracks.x_um[seen], tracks.y_um[seen], height])
@@ -113,6 +116,12 @@ class PulseOnEntry:
             place[:, now] = moved + SMOOTHING * (place[:, now] - moved)
         self._track, self._place_um, self._time_s = track, place, now_s
         return place
+
+    def _tell_of_absence(self, text: str) -> None:
+        """Say once that no particle can get a pulse, as the detector does not measure what they are chosen by."""
+        if text and not self._told:
+            self._told = True
+            self._note(f"{self.name} gives no pulses: {text}")
 
     def _count_late(self, late: int, now_s: float) -> None:
         self.late += late

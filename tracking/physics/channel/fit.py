@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.errors import ConfigurationError
-from tracking.physics.channel.classes import FOLLOWS, Classes, classify
+from tracking.physics.channel.classes import FIRST_SHARES, FOLLOWS, Classes, classify
 from tracking.physics.channel.model import Expected, axes_of, expected_velocity, in_section, velocity_at
 from tracking.physics.channel.parameters import (
     CENTER,
@@ -157,6 +157,35 @@ def fit_channel(
     return ChannelFit(
         section, reference_x_um, theta, covariance, prior, tracks, expected, residual, variance, jacobian,
         classes, settled,
+    )  # fmt: skip
+
+
+def expected_fit(
+    tracks: TrackVelocities,
+    section: Section,
+    prior: Prior,
+    theta: FloatArray,
+    count: FloatArray,
+    reference_x_um: float,
+) -> ChannelFit:
+    """The fit that `fit_channel` ends with if the flow is `theta` (10,) and each track comes `count` (M,) times.
+
+    Of the tracks' velocities only the standard errors matter; the covariance is the inverse of the Fisher
+    information.
+    """
+    expected = expected_velocity(section, theta, reference_x_um, tracks)
+    variance = tracks.velocity_sigma_um_s**2 + expected.shear_variance
+    jacobian = _jacobian(section, theta, reference_x_um, tracks, expected, prior.free)
+    residual = np.zeros_like(variance)
+    curvature, _ = _normal_equations(jacobian, count / variance, residual, prior, theta, prior.free)
+    covariance = np.zeros((len(PARAMETERS), len(PARAMETERS)))
+    covariance[np.ix_(prior.free, prior.free)] = _inverse(curvature)
+    all_follow = np.zeros((len(FIRST_SHARES), len(tracks)))
+    all_follow[FOLLOWS] = 1.0
+    classes = Classes(all_follow, all_follow.mean(axis=1), np.ones(3))
+    return ChannelFit(
+        section, reference_x_um, theta, covariance, prior, tracks, expected, residual, variance, jacobian, classes,
+        True,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from liveptv.flow.run_settings import (
+from liveptv.flow_fit.run_settings import (
     PA_S_PER_MPA_S,
     channel_of,
     flow_settings_of,

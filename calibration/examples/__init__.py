@@ -1,0 +1,1 @@
+"""Learning an object from a few crops of the user's own images, by its symmetry and without positions."""

@@ -1,0 +1,148 @@
+"""Finds spheres in an in-line hologram without a network: matched filtering in three dimensions, then the exact fit.
+
+What a typical sphere scatters is drawn at depths through the range; its correlation with the image, over what noise
+gives, is largest at a sphere's place (the image is refocused, as light that is propagated back would be). Spheres
+found are fitted, their waves are taken out, and what is left of the image is searched again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from scipy import fft
+from scipy.ndimage import maximum_filter
+
+from acquisition.physics.hologram import HologramModel
+from calibration.hologram_fit import RADIUS, FittedSpheres, fit_spheres
+
+FloatArray = npt.NDArray[np.float64]
+
+_DEPTH_STEP_UM = 0.1
+"""Step of the search: an eighth of the distance after which fringes look alike. The fit's own search goes between."""
+_NEAREST_PX, _NEAREST_UM = 6, 0.8
+"""Of two places as near as this to one another in one search, the better is taken: half a fringe's width."""
+_SEARCHES = 4
+"""Most searches of what is left."""
+_SIDE_LOBE = 0.35
+"""Of the largest correlation found in one search: smaller ones may be the side lobes of other spheres, and are left
+to the next search."""
+_FAINTEST = 0.04
+"""Of the correlation of an image's surest sphere: where its hologram is not exactly the model's, fainter ones may be
+what is left of it. A 150 nm sphere at the edge of an image has 0.08 of a 230 nm sphere near focus."""
+
+
+@dataclass(frozen=True)
+class SphereSearch:
+    """What is looked for: depths (lowest, highest), um, and what a typical sphere is.
+
+    A place counts from a correlation of `least_snr` standard deviations of its noise. A 128 x 128 image has some 1e5
+    independent places and depths, of which noise alone passes 5.5 once in 500 images.
+    """
+
+    model: HologramModel
+    depth_um: tuple[float, float]
+    typical_radius_um: float = 0.2
+    typical_index: float = 1.58
+    noise: float = 0.01
+    least_snr: float = 5.5
+
+    def find(self, image: npt.NDArray[np.floating]) -> FittedSpheres:
+        """The spheres of an image (H, W) whose background is 1 within a few percent."""
+        shape = (int(image.shape[0]), int(image.shape[1]))
+        spheres, surest = np.empty((0, 5)), 0.0
+        for _ in range(_SEARCHES):
+            left = image - self.model.image(spheres, shape)
+            places, snr = self._places(left - np.median(left), surest)
+            surest = max(surest, snr)
+            if not len(places):
+                break
+            fitted = fit_spheres(self.model, image, np.concatenate([spheres, places]), self.noise)
+            before, spheres = len(spheres), _apart(fitted.spheres)
+            if len(spheres) <= before:
+                break
+        return self._settled(image, spheres)
+
+    def _settled(self, image: npt.NDArray[np.floating], spheres: FloatArray) -> FittedSpheres:
+        """The fit of spheres (N, 5); where it does not end, one that is not there is left out after the other."""
+        found = fit_spheres(self.model, image, spheres, self.noise)
+        while not found.ended.all():
+            found = fit_spheres(self.model, image, found.spheres, self.noise)
+            if found.ended.all():
+                break
+            unsure = np.where(found.ended, 0.0, found.errors[:, RADIUS] / found.spheres[:, RADIUS])
+            kept = np.delete(found.spheres, int(np.argmax(unsure)), axis=0)
+            found = fit_spheres(self.model, image, kept, self.noise)
+        return found
+
+    def _places(self, left: FloatArray, surest: float) -> tuple[FloatArray, float]:
+        """Starts (N, 5) by the correlation of what is left (H, W), and the largest one in standard deviations.
+
+        `surest` is that of the spheres found before.
+        """
+        spectrum = fft.rfft2(left, s=self._padded(left.shape))
+        height, width = left.shape
+        volume = np.empty((len(self._depths_um), height, width))
+        for plane, template in zip(volume, self._templates(left.shape), strict=True):
+            plane[:] = fft.irfft2(spectrum * template, s=self._padded(left.shape))[:height, :width]
+        window = (round(2 * _NEAREST_UM / _DEPTH_STEP_UM) + 1, 2 * _NEAREST_PX + 1, 2 * _NEAREST_PX + 1)
+        largest = float(volume.max())
+        least = max(self.least_snr, _SIDE_LOBE * largest, _FAINTEST * surest)
+        peaks = np.argwhere((volume == maximum_filter(volume, size=window)) & (volume >= least))
+        starts = [
+            (column, row, self._depths_um[plane], self.typical_radius_um, self.typical_index)
+            for plane, row, column in peaks
+        ]
+        return np.array(starts, float).reshape(-1, 5), largest
+
+    @cached_property
+    def _depths_um(self) -> FloatArray:
+        low, high = self.depth_um
+        depths: FloatArray = np.linspace(low, high, round((high - low) / _DEPTH_STEP_UM) + 1)
+        return depths
+
+    def _padded(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Size of the transforms: what leaves the image at one side must not come in at the other."""
+        reach = 2 * self._half_px + 1
+        return fft.next_fast_len(shape[0] + reach, real=True), fft.next_fast_len(shape[1] + reach, real=True)
+
+    @property
+    def _half_px(self) -> int:
+        return int(self.model.reach_um / self.model.optics.pixel_size_um)
+
+    def _templates(self, shape: tuple[int, ...]) -> list[npt.NDArray[np.complex128]]:
+        """Spectra to multiply with, one a depth: the conjugate of the sphere's, over the noise of the correlation."""
+        kept: dict[tuple[int, ...], list[npt.NDArray[np.complex128]]] = self._kept
+        if shape not in kept:
+            half = self._half_px
+            side = (2 * half + 1, 2 * half + 1)
+            kept.clear()
+            kept[shape] = []
+            for z_um in self._depths_um:
+                sphere = np.array([half, half, z_um, self.typical_radius_um, self.typical_index])
+                contrast = 2 * self.model.wave(sphere, side).real
+                placed = np.zeros(self._padded(shape))
+                placed[: side[0], : side[1]] = contrast
+                centred = np.roll(placed, (-half, -half), axis=(0, 1))
+                scale = self.noise * float(np.linalg.norm(contrast))
+                kept[shape].append(np.conj(fft.rfft2(centred)) / scale)
+        return kept[shape]
+
+    @cached_property
+    def _kept(self) -> dict[tuple[int, ...], list[npt.NDArray[np.complex128]]]:
+        return {}
+
+
+def _apart(spheres: FloatArray) -> FloatArray:
+    """The spheres (K, 5), without those that came to the place of an earlier one."""
+    kept: list[FloatArray] = []
+    for sphere in spheres:
+        near = (
+            np.hypot(*(sphere[:2] - other[:2])) < _NEAREST_PX and abs(sphere[2] - other[2]) < _NEAREST_UM
+            for other in kept
+        )
+        if not any(near):
+            kept.append(sphere)
+    return np.array(kept).reshape(-1, 5)

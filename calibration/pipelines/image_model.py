@@ -1,0 +1,317 @@
+"""The PSF model of a pipeline's objects, for the fit after the network: from images that the pipeline draws.
+
+An object's image may change with one number of it (its radius, its depth): the one with which images of other objects
+are predicted best. That number takes the place of depth in the model (`engines.refine.quantity`). Where no number
+does, or objects are of several kinds, there is no model and the network's answer is the result.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from calibration.pipelines.contrast import contrast_of
+from calibration.pipelines.errors import PipelineError
+from calibration.pipelines.image_regression import ROOM, Cutouts, FloatArray, ImageSpline, symmetric
+from calibration.pipelines.labels import Objects, Term, objects_of
+from calibration.pipelines.loading import load_pipeline
+from calibration.pipelines.recording import Drawn, Recorder
+from calibration.pipelines.survey import Units, property_of
+from engines.network.preparation import noise_of
+from engines.refine.psf import FitModel
+from engines.refine.quantity import DEPTH, HALF_SPAN_UM, Quantity
+
+SEED = 3 << 28
+"""Of these images; others have the survey and the training."""
+MOST_IMAGES, MOST_S = 1000, 30.0
+"""Images that are drawn, and processor time that it may take: slow pipelines draw fewer, most of them without noise."""
+NOISY_PART = 0.2
+"""Part of the images that keep DeepTrack's noise features, which the others lack: they tell the noise."""
+FEWEST = 40
+"""Objects without which there is no model."""
+INNER_NODES = 9
+"""Nodes over the range of the number."""
+TRIED = 160
+"""Objects with which the number is chosen."""
+HELD_OUT = 0.25
+LARGEST_MISFIT = 0.1
+"""Part of an object's image, rms, that the model may leave unexplained in objects that it has not seen. Objects whose
+images change with a second number leave 0.2 and more."""
+CLEARLY = 0.8
+"""A number has to lower the misfit to this part of what it is without, so as not to be chosen by chance."""
+REACHES = 3.0
+"""The model extends to so many times the distance at which an object is still plainly seen."""
+LEAST_HALF_PX, LARGEST_HALF_PX = 8, 32
+LEAST_NOISE_OF_PEAK = 3e-3
+"""Noise that images count to have at least, over the mean peak: so none outweighs all others."""
+SIZE = "relative_size"
+SIZES = (0.85, 1.15)
+"""Without a number that changes the image, it is its size, over that of the mean object: lenses and objects differ."""
+WIDE_SD = 10.0
+"""Relative spread of the brightness where images have no light as a unit of it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageModel:
+    """What was found: the `model`, None with the `reason`; the `misfit` that was measured, with how many `objects`."""
+
+    model: FitModel | None
+    reason: str
+    misfit: float
+    objects: int
+
+
+def image_model(recorder: Recorder, units: Units) -> ImageModel:
+    """The model for a pipeline whose units are known. Raises what the pipeline raises."""
+    if len(units.kind_names) != 1:
+        return ImageModel(None, f"{len(units.kind_names)} kinds of objects", np.nan, 0)
+    half = int(np.clip(REACHES * units.reach_px + 2, LEAST_HALF_PX, LARGEST_HALF_PX))
+    half = min(half, (min(units.shape) - 1) // 2)
+    drawn = _draw(recorder)
+    terms = _varying(drawn)
+    cutouts, values = _cutouts(drawn, units, terms, half)
+    count = len(cutouts.images)
+    if count < FEWEST:
+        return ImageModel(None, f"only {count} objects of {len(drawn)} images are alone and inside", np.nan, count)
+    rng = np.random.default_rng(0)
+    some = np.zeros(count, np.bool_)
+    some[rng.permutation(count)[:TRIED]] = True
+    misfits = [_misfit(cutouts.of(some), None)]
+    misfits += [_misfit(cutouts.of(some), column[some]) for column in values.T]
+    best = int(np.argmin(misfits))
+    if best and misfits[best] > CLEARLY * misfits[0]:
+        best = 0
+    node_of = None if best == 0 else values[:, best - 1]
+    misfit, is_symmetric = _checked(cutouts, node_of)
+    if not misfit <= LARGEST_MISFIT:
+        return ImageModel(
+            None,
+            f"the images of its objects change with more than one number: {100 * misfit:.0f} % of them are not "
+            "explained by any",
+            misfit,
+            count,
+        )
+    spline = _spline(cutouts, node_of)
+    if is_symmetric:
+        spline.make_symmetric()
+    quantity = _quantity(recorder, units, terms, best, node_of)
+    model = _fit_model(units, spline, quantity, node_of is None)
+    return ImageModel(model, "", misfit, count)
+
+
+def _draw(recorder: Recorder) -> list[Drawn]:
+    """Images, most of them without the noise of DeepTrack's own features."""
+    quiet = Recorder(load_pipeline(recorder.loaded.path, recorder.loaded.name))
+    _without_noise(quiet)
+    drawn: list[Drawn] = []
+    begun_s = time.process_time()
+    while len(drawn) < MOST_IMAGES and time.process_time() - begun_s < MOST_S:
+        noisy = len(drawn) < NOISY_PART * MOST_IMAGES and len(drawn) % 5 == 0
+        drawn.append((recorder if noisy else quiet).draw(SEED + len(drawn)))
+        drawn[-1].views.clear()
+    return drawn
+
+
+def _without_noise(recorder: Recorder) -> None:
+    """Let DeepTrack's features of noise do nothing; what a user's own code adds stays."""
+    from deeptrack.optical.noises import Background, Noise
+
+    def nothing(inputs: list[Any], **_: Any) -> list[Any]:
+        return inputs
+
+    for each in recorder.later:
+        if isinstance(each, Noise) and not isinstance(each, Background):
+            each._process_and_get = nothing
+
+
+def _varying(drawn: Sequence[Drawn]) -> list[Term]:
+    """The numbers that are not the same in all objects, each once."""
+    seen = [each for one in drawn for each in one.seen]
+    terms: list[Term] = []
+    columns: list[FloatArray] = []
+    for key in sorted({key for each in seen for key in each.properties if not key.startswith("_")} - {"position", "z"}):
+        numbers = [Term(key).values_in(each.properties) for each in seen]
+        size = min((len(each) for each in numbers), default=0)
+        for part in range(size):
+            column = np.array([each[part] for each in numbers])
+            spread = float(np.ptp(column))
+            if not np.isfinite(spread) or not spread > 1e-9 * float(np.abs(column).max()):
+                continue
+            if any(_same(column, other) for other in columns):
+                continue
+            columns.append(column)
+            terms.append(Term(key, None if size == 1 else part))
+    return terms
+
+
+def _same(one: FloatArray, other: FloatArray) -> bool:
+    """Whether two columns (N,) say the same, but for a factor and an offset."""
+    return abs(float(np.corrcoef(one, other)[0, 1])) > 1 - 1e-9
+
+
+def _cutouts(
+    drawn: Sequence[Drawn], units: Units, terms: Sequence[Term], half: int
+) -> tuple[Cutouts, FloatArray]:
+    """Cut-outs of objects that are alone, and their numbers (N, K): those of the terms, and z where it varies."""
+    images, weights, offs, rows = [], [], [], []
+    noise_floor = LEAST_NOISE_OF_PEAK * units.peak_contrast
+    for one in drawn:
+        contrast = contrast_of(one.image, units.normalisation, units.sign).astype(np.float64)
+        found = objects_of(one, terms)
+        noise = max(noise_of(contrast.astype(np.float32)), noise_floor)
+        padded = np.pad(contrast, half)
+        there = np.pad(np.ones_like(contrast), half)
+        for n in _alone(found, units, contrast.shape):
+            column, row = int(np.rint(found.x_px[n])), int(np.rint(found.y_px[n]))
+            part = slice(row, row + 2 * half + 1), slice(column, column + 2 * half + 1)
+            images.append(padded[part])
+            weights.append(there[part] * _free(found, n, (row, column), half, units.reach_px) / noise**2)
+            offs.append((found.x_px[n] - column, found.y_px[n] - row))
+            own = [*found.values[n], *([found.z_um[n]] if units.depth else [])]
+            rows.append(own)
+    side = 2 * half + 1
+    values = np.array(rows, np.float64).reshape(len(rows), len(terms) + int(units.depth))
+    cutouts = Cutouts(
+        np.array(images).reshape(-1, side, side),
+        np.array(weights).reshape(-1, side, side),
+        np.array(offs, np.float64).reshape(-1, 2),
+    )
+    return cutouts, values
+
+
+def _alone(found: Objects, units: Units, shape: tuple[int, ...]) -> list[int]:
+    """Objects inside the image with no other within twice the distance at which one is plainly seen."""
+    chosen = []
+    for n, (x, y) in enumerate(zip(found.x_px, found.y_px, strict=True)):
+        inside = -0.5 <= x < shape[1] - 0.5 and -0.5 <= y < shape[0] - 0.5
+        away = np.hypot(found.x_px - x, found.y_px - y)
+        away[n] = np.inf
+        if inside and not (away < 2 * units.reach_px).any():
+            chosen.append(n)
+    return chosen
+
+
+def _free(found: Objects, n: int, at: tuple[int, int], half: int, reach_px: int) -> FloatArray:
+    """1 for the pixels (H, H) of a cut-out that are nearer to its own object than to the reach of another, else 0."""
+    rows, columns = np.mgrid[at[0] - half : at[0] + half + 1, at[1] - half : at[1] + half + 1]
+    free = np.ones(rows.shape)
+    for m, (x, y) in enumerate(zip(found.x_px, found.y_px, strict=True)):
+        if m != n:
+            free[np.hypot(columns - x, rows - y) < 2 * reach_px] = 0.0
+    return free
+
+
+def _nodes(values: FloatArray | None, count: int) -> tuple[FloatArray, int]:
+    """Coordinates (N,) of the numbers in nodes, and how many nodes there are."""
+    if values is None:
+        return np.full(count, 2.0), 5  # any place of a spline that is the same everywhere
+    low, high = float(values.min()), float(values.max())
+    return ROOM + (values - low) / (high - low) * (INNER_NODES - 1), INNER_NODES + 2 * ROOM
+
+
+def _spline(cutouts: Cutouts, values: FloatArray | None) -> ImageSpline:
+    spline = ImageSpline(cutouts, *_nodes(values, len(cutouts.images)))
+    spline.solve()
+    return spline
+
+
+def _misfit(cutouts: Cutouts, values: FloatArray | None) -> float:
+    """The part of the images, rms, that a model of some does not explain in others."""
+    return min(_misfits(cutouts, values))
+
+
+def _checked(cutouts: Cutouts, values: FloatArray | None) -> tuple[float, bool]:
+    """The misfit, and whether objects look alike from all sides: what is symmetric predicts others no worse."""
+    plain, alike = _misfits(cutouts, values)
+    return min(plain, alike), alike <= plain
+
+
+def _misfits(cutouts: Cutouts, values: FloatArray | None) -> tuple[float, float]:
+    count = len(cutouts.images)
+    tested = np.arange(count) % round(1 / HELD_OUT) == 0
+    node, nodes = _nodes(values, count)
+    trained = ImageSpline(cutouts.of(~tested), node[~tested], nodes)
+    trained.solve()
+    test = ImageSpline(cutouts.of(tested), node[tested], nodes)
+    return _left(test, trained.coefficients), _left(test, symmetric(trained.coefficients))
+
+
+def _left(test: ImageSpline, coefficients: FloatArray) -> float:
+    test.fit_amplitudes(coefficients)
+    weight = test.weight
+    left = float((weight * test.residual() ** 2).sum()) - float((weight > 0).sum())
+    power = float((weight * (test.amplitude[:, None, None] * test.images()) ** 2).sum())
+    return float(np.sqrt(max(left, 0.0) / max(power, 1e-300)))
+
+
+def _quantity(
+    recorder: Recorder, units: Units, terms: Sequence[Term], best: int, values: FloatArray | None
+) -> Quantity:
+    if values is None:
+        return Quantity.over(SIZE, *SIZES)
+    low, high = float(values.min()), float(values.max())
+    if best > len(terms):
+        return Quantity.over(DEPTH, low, high)
+    try:
+        name, factor = property_of(recorder, terms[best - 1])
+    except ValueError as error:
+        raise PipelineError(f"{terms[best - 1].words} of {recorder.loaded.path}: {error}") from error
+    return Quantity.over(name, low * factor, high * factor)
+
+
+def _fit_model(units: Units, spline: ImageSpline, quantity: Quantity, resized: bool) -> FitModel:
+    coefficients = spline.coefficients
+    if resized:
+        coefficients = _resized(coefficients[2], INNER_NODES + 2 * ROOM)
+    step_um = 2 * HALF_SPAN_UM / (INNER_NODES - 1)
+    lit = units.normalisation == "background"
+    read, shot = _noise(spline, units) if lit else (1.0, 0.0)
+    return FitModel.of(
+        np.ascontiguousarray(coefficients, np.float32),
+        -HALF_SPAN_UM - ROOM * step_um,
+        step_um,
+        (-HALF_SPAN_UM, HALF_SPAN_UM),
+        pixel_size_um=units.pixel_size_um,
+        polarity=units.polarity,
+        read=read,
+        shot=shot,
+        brightness_sd=float(np.std(spline.amplitude)) if lit else WIDE_SD,
+        quantity=quantity,
+    )
+
+
+def _resized(plane: FloatArray, nodes: int) -> FloatArray:
+    """Spline coefficients (J, H, H) of an object's image that is larger from node to node."""
+    from scipy import ndimage
+
+    half = plane.shape[0] // 2
+    low, high = SIZES
+    step = (high - low) / (INNER_NODES - 1)
+    sizes = low + step * (np.arange(nodes) - ROOM)
+    v, u = np.mgrid[-half : half + 1, -half : half + 1].astype(np.float64)
+    images = [
+        ndimage.map_coordinates(plane, [v / s + half, u / s + half], order=3, mode="nearest", prefilter=False)
+        for s in sizes
+    ]
+    return np.asarray(ndimage.spline_filter(np.array(images), order=3, mode="mirror"), np.float64)
+
+
+def _noise(spline: ImageSpline, units: Units) -> tuple[float, float]:
+    """How the variance grows with the light, (read, shot), from what the model leaves of the images with noise."""
+    weight = spline.weight
+    floor = (LEAST_NOISE_OF_PEAK * units.peak_contrast) ** -2
+    noisy = weight.max(axis=(1, 2)) < 0.99 * floor
+    if not noisy.any():
+        return 0.0, 1.0
+    light = 1.0 + units.sign * (spline.cutouts.images - spline.residual())[noisy]
+    square = (weight * spline.residual() ** 2)[noisy]
+    used = (weight[noisy] > 0) & (square < 25.0)
+    terms = np.column_stack([np.ones(int(used.sum())), np.clip(light[used], 0.0, None)])
+    (read, shot), *_ = np.linalg.lstsq(terms, square[used], rcond=None)
+    if not shot > 0:
+        return 1.0, 0.0
+    return max(float(read), 0.0), float(shot)

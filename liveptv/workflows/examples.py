@@ -1,0 +1,100 @@
+"""Examples of an object, given as crops or as places in images, as what a network is trained on."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from stream.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from calibration.examples.crops import At
+    from calibration.training.material import Recipe
+
+
+class Examples(NamedTuple):
+    """Files of crops, or a recording and the objects' places `at` in it; a recording of the background, if any."""
+
+    paths: tuple[Path, ...]
+    at: tuple[At, ...] = ()
+    background: Path | None = None
+    pixel_size_um: float | None = None
+
+
+def parse_at(texts: Sequence[str]) -> tuple[At, ...]:
+    """Places as the option `--at` gives them, `x,y` or `x,y,image` in px. Raises `ConfigurationError`."""
+    from calibration.examples.crops import At
+
+    found = []
+    for text in texts:
+        parts = text.split(",")
+        try:
+            x, y = float(parts[0]), float(parts[1])
+            image = int(parts[2]) if len(parts) > 2 else 0
+            good = len(parts) <= 3 and math.isfinite(x) and math.isfinite(y) and image >= 0
+        except (ValueError, IndexError):
+            good = False
+        if not good:
+            raise ConfigurationError(
+                f"--at {text} is no place; give x and y in pixels, as in --at 120,85, and the image's number from "
+                "0 as a third, if there are several"
+            )
+        found.append(At(x, y, image))
+    return tuple(found)
+
+
+def recipe_of(given: Examples, say: Callable[[str], None]) -> tuple[Recipe, str]:
+    """What to train on, and the SHA-256 of the files with the examples; `say` gets a line for each example.
+
+    Raises `SourceError` for files that cannot be read, `CalibrationError` for crops that no object can be cut from.
+    """
+    from calibration.examples.background import behind_of, light_of
+    from calibration.examples.crops import read_crops
+    from calibration.examples.material import from_examples
+    from calibration.examples.objects import crops_at, free
+    from liveptv.session.provenance import sha256
+
+    if given.at:
+        if len(given.paths) != 1:
+            raise ConfigurationError(
+                "--at needs one recording, in which the places are: give --examples once"
+            )
+        crops = crops_at(given.paths[0], given.at)
+    else:
+        crops = read_crops(given.paths)
+    examples = free(crops)
+    for crop, example in zip(crops, examples, strict=True):
+        y, x = example.centre_px
+        say(
+            f"{crop.name}: centre at {crop.left + x:.2f}, {crop.top + y:.2f} px, {2 * example.radius_px:.1f} px "
+            f"across, {abs(example.peak) / math.sqrt(example.noise_variance):.0f} times its noise, "
+            f"{example.symmetry_in_words}"
+        )
+    largest_px = max(example.reach_px for example in examples)
+    behind = None
+    if given.background is not None:
+        behind = behind_of(given.background, largest_px)
+    elif given.at:
+        behind = light_of(given.paths[0], sorted({at.image for at in given.at}), largest_px)
+    names = ", ".join(path.name for path in given.paths)
+    digest = hashlib.sha256("".join(sha256(path) for path in given.paths).encode()).hexdigest()
+    made_from = f"{len(examples)} examples in {names}"
+    return from_examples(examples, _pixel_size_um(given, say), made_from, behind), digest
+
+
+def _pixel_size_um(given: Examples, say: Callable[[str], None]) -> float:
+    """As given, else as the file says, else 1 um."""
+    from acquisition.recording import open_stack
+
+    if given.pixel_size_um is not None:
+        return given.pixel_size_um
+    with closing(open_stack(given.paths[0])) as stack:
+        found = stack.info.pixel_size_um
+    if math.isfinite(found) and found > 0:
+        return found
+    say("the pixel size is not known, so that positions are in pixels; --pixel-size gives it")
+    return 1.0
