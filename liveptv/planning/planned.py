@@ -100,9 +100,7 @@ def _errors(found: Outcome, plan: Plan, given: Inputs) -> dict[str, float]:
     if not set(wanted) - {"diffusion"}:
         told = []
     errors = errors_of(found.fit, tuple(told), given.consistency_error)
-    errors["diffusion"] = relative_error_of_d(
-        plan.view, found.fit.tracks, found.count, given.camera.exposure_s
-    )
+    errors["diffusion"] = relative_error_of_d(plan.view, found.fit, found.count, given.camera.exposure_s)
     return errors
 
 
