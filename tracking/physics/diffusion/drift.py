@@ -25,6 +25,12 @@ APART = 8
 SEGMENTS_A_TERM = 10  # of the field; with fewer it would follow the segments' scatter
 OF_ERROR = 0.5
 """Standard error of what own velocities add to D, over that of D, up to which only the common drift is removed."""
+SHORT_SHARE = 0.1
+"""Share of the displacements in tracks too short to tell their own velocity, up to which these are left out and only
+the common drift is removed. Short tracks are often of wrong links."""
+LARGER = 1.2
+"""Standard error of D with the common drift removed, over that with the velocity of each segment removed, from
+which some particles do not drift with the others."""
 MOST_ADDED = 0.02
 """What own velocities may then add to D, over D. It is subtracted from the sums."""
 ADDED = 1.5
@@ -46,9 +52,9 @@ class CommonFlow:
 
     def at(self, place_um: FloatArray) -> FloatArray:
         """The velocity, um/s, at places (axes, ...)."""
-        return np.einsum(
-            "at,t...->a...", self.coefficients, terms_of(place_um, self.middle_um, self.width_um)
-        )
+        terms = terms_of(place_um, self.middle_um, self.width_um)
+        velocity: FloatArray = np.einsum("at,t...->a...", self.coefficients, terms)
+        return velocity
 
 
 def powers(axes: int) -> list[tuple[int, ...]]:
@@ -127,6 +133,12 @@ def drift_together(
     known = ADDED * interval_s * error < OF_ERROR * error_of_d
     small = ADDED * interval_s * variance < MOST_ADDED * um2_s
     return bool((known & small).all())
+
+
+def of_long_tracks(segments: Segments) -> Segments:
+    """Those of tracks with more than `APART` displacements: what a shorter one drifts is not known."""
+    _, track = np.unique(segments.track, return_inverse=True)
+    return segments.of((np.bincount(track, segments.steps) > APART)[track])
 
 
 def without_own_velocities(sums: Moments, variance: FloatArray) -> Moments:

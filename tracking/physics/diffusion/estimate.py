@@ -19,9 +19,12 @@ from scipy.stats import chi2
 from stream.errors import ConfigurationError
 from tracking.physics.diffusion.covariance import Estimates, Moments, localisation_um, moments, solve
 from tracking.physics.diffusion.drift import (
+    LARGER,
+    SHORT_SHARE,
     CommonFlow,
     common_flow,
     drift_together,
+    of_long_tracks,
     own_velocities,
     without_flow,
     without_own_velocities,
@@ -204,10 +207,12 @@ def diffusion_of(
     own = drift
     together = None
     if drift and segments.steps.size and usable.any() and not chosen[usable].any():
-        together = _common(track, time_s, position_um, sigma_um, without_outliers, usable)
+        together = _common(
+            track, time_s, position_um, sigma_um, without_outliers, usable, first.standard_error_um2_s[:, 0]
+        )
     if together is not None:
         own = False
-        segments = without_flow(raw, together[0])
+        segments = without_flow(of_long_tracks(raw), together[0])
         sums = without_own_velocities(moments(segments, drift=False), together[1])
         first = solve(sums, exposure_s=exposure_s, localisation_um=known)
         errors = _localisation(first, exposure_s)
@@ -273,19 +278,26 @@ def _common(
     sigma_um: npt.ArrayLike | None,
     without_outliers: bool,
     usable: BoolArray,
+    error_with_own: FloatArray,
 ) -> tuple[CommonFlow, FloatArray] | None:
     """The drift of all particles, and the variance of their own velocities, (axes,), which is small.
 
-    None where they drift each by itself along a `usable` axis (axes,), or too few tracks tell.
+    None where they drift each by itself along a `usable` axis (axes,), or too few tracks tell. `error_with_own`
+    (axes,) is the standard error of D with the velocity of each segment removed.
     """
-    longest = cut_into_segments(
+    every = cut_into_segments(
         track, time_s, position_um, sigma_um, longest=LONGEST_OF_ALL, without_outliers=without_outliers
     )
+    longest = of_long_tracks(every)
+    if longest.steps.sum() < (1.0 - SHORT_SHARE) * every.steps.sum():
+        return None
     flow = common_flow(longest)
     rest = without_flow(longest, flow)
     variance, error = own_velocities(rest)
     found = solve(moments(rest, drift=False))
     d, of_d = found.um2_s[usable, 0], found.standard_error_um2_s[usable, 0]
+    if not (of_d < LARGER * error_with_own[usable]).all():
+        return None
     if not drift_together(variance[usable], error[usable], rest.interval_s, d, of_d):
         return None
     return flow, np.where(usable, variance, 0.0)
