@@ -26,8 +26,8 @@ SEGMENTS_A_TERM = 10  # of the field; with fewer it would follow the segments' s
 OF_ERROR = 0.5
 """Standard error of what own velocities add to D, over that of D, up to which only the common drift is removed."""
 SHORT_SHARE = 0.1
-"""Share of the displacements in tracks too short to tell their own velocity, up to which these are left out and only
-the common drift is removed. Short tracks are often of wrong links."""
+"""Share of the displacements in tracks too short to tell their own velocity, up to which these are left out and
+only the common drift is removed. Short tracks are often of wrong links."""
 LARGER = 1.2
 """Standard error of D with the common drift removed, over that with the velocity of each segment removed, from
 which some particles do not drift with the others."""
