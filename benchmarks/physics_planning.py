@@ -1,7 +1,7 @@
 """Planned against actual standard errors: experiments simulated as the plan says, over seeds.
 
 Two slices of a channel of 400 x 100 um of unknown depth, localisation errors that grow off the focus, 5 % of the
-detections missed; and one slice that is measured four times as long. Tracks are simulated (no images).
+detections missed; for longer; and four slices with slower diffusion. Tracks are simulated (no images).
 """
 
 from __future__ import annotations
