@@ -253,7 +253,10 @@ def _read_kinds(file: h5py.File) -> tuple[tuple[PsfModel, ...], tuple[FocalPlane
 def _read_model(file: h5py.File, group: h5py.Group) -> PsfModel:
     return PsfModel(
         coefficients=values(group, "coefficients", ndim=3),
-        **{name: float(group.attrs[name]) for name in ("z_first_um", "z_step_um", "z_min_um", "z_max_um")},
+        z_first_um=float(group.attrs["z_first_um"]),
+        z_step_um=float(group.attrs["z_step_um"]),
+        z_min_um=float(group.attrs["z_min_um"]),
+        z_max_um=float(group.attrs["z_max_um"]),
         pixel_size_um=float(file.attrs["pixel_size_um"]),
         polarity=file.attrs["polarity"],
         field=_read_field(group),
