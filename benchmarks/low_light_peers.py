@@ -15,9 +15,9 @@ centroid: as in thresholding by hand."""
 def radial_symmetry(image: FloatArray) -> tuple[float, float]:
     """x and y (px from the middle) of the point to which the gradients of an image (H, H) lead.
 
-    Parthasarathy (2012), Nature Methods 9, 724: gradients at the corners of pixels along the two diagonals, smoothed
-    over 3 x 3, and the point with the least weighted squared distance to their lines; weights are the squared gradient
-    over the distance from the gradient's centroid.
+    Parthasarathy (2012), Nature Methods 9, 724: gradients at the corners of pixels along the two diagonals,
+    smoothed over 3 x 3, and the point with the least weighted squared distance to their lines; weights are the
+    squared gradient over the distance from the gradient's centroid.
     """
     half = (image.shape[0] - 2) / 2
     y, x = np.mgrid[-half : half + 1, -half : half + 1]

@@ -2,10 +2,11 @@
 
     liveptv train --images benchmarks/low_light_pipeline.py:bright_spots --learn radius_px -o bright_spots.onnx
 
-The particle and the camera are those of (1) in `low_light_scene`; radius, intensity, background, gradient (0 to 1) and
-signal-to-noise ratio (3 to 100, evenly over its logarithm) are drawn anew for each image.
+The particle and the camera are those of (1) in `low_light_scene`; radius, intensity, background, gradient (0 to 1)
+and signal-to-noise ratio (3 to 100, evenly over its logarithm) are drawn anew for each image.
 """
 
+# ruff: noqa: NPY002  # DeepTrack draws with the global random numbers
 from typing import Any
 
 import deeptrack as dt

@@ -5,8 +5,8 @@ The generator is that of the published code (Helgadottir, Argun & Volpe 2019, Op
 
     I = clip(b + g (x sin a + y cos a) / (sqrt(2) 51) + A 4 n^2.5 (J_n(r / R) / (r / R))^2, 0, 1)    (1)
 
-with the order n 1 (a spot) or 2 (a ring), and an image is Poisson(I S^2) / S^2, S the "signal-to-noise ratio": S^2 are
-the photons of a pixel at full scale. A camera gives the counts themselves.
+with the order n 1 (a spot) or 2 (a ring), and an image is Poisson(I S^2) / S^2, S the "signal-to-noise ratio": S^2
+are the photons of a pixel at full scale. A camera gives the counts themselves.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PLACE_SD_PX = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Particle:
-    """What (1) needs: place from the middle (px), radius (px), intensity, background, gradient, its angle, order."""
+    """What (1) needs: place from the middle (px), radius (px), intensity, background, gradient, its angle, n."""
 
     x_px: float
     y_px: float
@@ -44,7 +44,10 @@ class Particle:
 
 
 def draw_particle(
-    rng: np.random.Generator, gradient: float, orders: tuple[int, ...] = (1, 2), signs: tuple[int, ...] = (-1, 1)
+    rng: np.random.Generator,
+    gradient: float,
+    orders: tuple[int, ...] = (1, 2),
+    signs: tuple[int, ...] = (-1, 1),
 ) -> Particle:
     """A particle as the published training draws it, with this gradient."""
     x, y = rng.normal(0.0, PLACE_SD_PX, 2)

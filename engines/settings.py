@@ -89,8 +89,8 @@ class DetectorSettings(Section):
     threshold: float | None = Field(
         None,
         gt=0,
-        description="classical detector: response that a candidate needs, in standard deviations of the "
-        "filtered background; left out: noise alone passes once in ten frames",
+        description="classical detector and matched filters: response that a candidate needs, in standard "
+        "deviations of the filtered background; left out: noise alone passes once in ten frames",
     )
     min_confidence: float | None = Field(
         None,

@@ -1,8 +1,8 @@
 """The PSF model of a pipeline's objects, for the fit after the network: from images that the pipeline draws.
 
-An object's image may change with one number of it (its radius, its depth): the one with which images of other objects
-are predicted best. That number takes the place of depth in the model (`engines.refine.quantity`). Where no number
-does, or objects are of several kinds, there is no model and the network's answer is the result.
+An object's image may change with one number of it (its radius, its depth): the one with which images of other
+objects are predicted best. That number takes the place of depth in the model (`engines.refine.quantity`). Where no
+number does, or objects are of several kinds, there is no model and the network's answer is the result.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from calibration.pipelines.contrast import contrast_of
 from calibration.pipelines.errors import PipelineError
@@ -28,19 +29,22 @@ from engines.refine.quantity import DEPTH, HALF_SPAN_UM, Quantity
 SEED = 3 << 28
 """Of these images; others have the survey and the training."""
 MOST_IMAGES, MOST_S = 1000, 30.0
-"""Images that are drawn, and processor time that it may take: slow pipelines draw fewer, most of them without noise."""
+"""Images that are drawn, and processor time that it may take: slow pipelines draw fewer, most of them without
+noise."""
 NOISY_PART = 0.2
 """Part of the images that keep DeepTrack's noise features, which the others lack: they tell the noise."""
 FEWEST = 40
 """Objects without which there is no model."""
 INNER_NODES = 9
 """Nodes over the range of the number."""
+MOST_WORK = 4e7
+"""Objects times the cube of their images' side: 20 s of processor time. The best lit are taken: 300 of 51 px."""
 TRIED = 160
 """Objects with which the number is chosen."""
 HELD_OUT = 0.25
 LARGEST_MISFIT = 0.1
-"""Part of an object's image, rms, that the model may leave unexplained in objects that it has not seen. Objects whose
-images change with a second number leave 0.2 and more."""
+"""Part of an object's image, rms, that the model may leave unexplained in objects that it has not seen. Objects
+whose images change with a second number leave 0.2 and more."""
 CLEARLY = 0.8
 """A number has to lower the misfit to this part of what it is without, so as not to be chosen by chance."""
 REACHES = 3.0
@@ -50,14 +54,16 @@ LEAST_NOISE_OF_PEAK = 3e-3
 """Noise that images count to have at least, over the mean peak: so none outweighs all others."""
 SIZE = "relative_size"
 SIZES = (0.85, 1.15)
-"""Without a number that changes the image, it is its size, over that of the mean object: lenses and objects differ."""
+"""Without a number that changes the image, it is its size, over that of the mean object: lenses and objects
+differ."""
 WIDE_SD = 10.0
 """Relative spread of the brightness where images have no light as a unit of it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageModel:
-    """What was found: the `model`, None with the `reason`; the `misfit` that was measured, with how many `objects`."""
+    """What was found: the `model`, None with the `reason`; the `misfit` that was measured, with how many
+    `objects`."""
 
     model: FitModel | None
     reason: str
@@ -76,7 +82,13 @@ def image_model(recorder: Recorder, units: Units) -> ImageModel:
     cutouts, values = _cutouts(drawn, units, terms, half)
     count = len(cutouts.images)
     if count < FEWEST:
-        return ImageModel(None, f"only {count} objects of {len(drawn)} images are alone and inside", np.nan, count)
+        return ImageModel(
+            None, f"only {count} objects of {len(drawn)} images are alone and inside", np.nan, count
+        )
+    best_lit = np.argsort(-cutouts.weight.max(axis=(1, 2)), kind="stable")
+    used = np.zeros(count, np.bool_)
+    used[best_lit[: max(FEWEST, int(MOST_WORK / cutouts.images.shape[1] ** 3))]] = True
+    cutouts, values, count = cutouts.of(used), values[used], int(used.sum())
     rng = np.random.default_rng(0)
     some = np.zeros(count, np.bool_)
     some[rng.permutation(count)[:TRIED]] = True
@@ -133,7 +145,9 @@ def _varying(drawn: Sequence[Drawn]) -> list[Term]:
     seen = [each for one in drawn for each in one.seen]
     terms: list[Term] = []
     columns: list[FloatArray] = []
-    for key in sorted({key for each in seen for key in each.properties if not key.startswith("_")} - {"position", "z"}):
+    for key in sorted(
+        {key for each in seen for key in each.properties if not key.startswith("_")} - {"position", "z"}
+    ):
         numbers = [Term(key).values_in(each.properties) for each in seen]
         size = min((len(each) for each in numbers), default=0)
         for part in range(size):
@@ -196,7 +210,8 @@ def _alone(found: Objects, units: Units, shape: tuple[int, ...]) -> list[int]:
 
 
 def _free(found: Objects, n: int, at: tuple[int, int], half: int, reach_px: int) -> FloatArray:
-    """1 for the pixels (H, H) of a cut-out that are nearer to its own object than to the reach of another, else 0."""
+    """1 for the pixels (H, H) of a cut-out that are nearer to its own object than to the reach of another, else
+    0."""
     rows, columns = np.mgrid[at[0] - half : at[0] + half + 1, at[1] - half : at[1] + half + 1]
     free = np.ones(rows.shape)
     for m, (x, y) in enumerate(zip(found.x_px, found.y_px, strict=True)):
@@ -241,11 +256,16 @@ def _misfits(cutouts: Cutouts, values: FloatArray | None) -> tuple[float, float]
 
 
 def _left(test: ImageSpline, coefficients: FloatArray) -> float:
+    """The part of an image, rms, that is left: the median of the better lit half of the images, all pixels counted.
+
+    So a minority of images that are clipped does not count, and noise does not.
+    """
     test.fit_amplitudes(coefficients)
-    weight = test.weight
-    left = float((weight * test.residual() ** 2).sum()) - float((weight > 0).sum())
-    power = float((weight * (test.amplitude[:, None, None] * test.images()) ** 2).sum())
-    return float(np.sqrt(max(left, 0.0) / max(power, 1e-300)))
+    weight = test.cutouts.weight
+    left = (weight * test.residual() ** 2).sum(axis=(1, 2)) - (weight > 0).sum(axis=(1, 2))
+    power = (weight * (test.amplitude[:, None, None] * test.images()) ** 2).sum(axis=(1, 2))
+    lit = power >= np.median(power)
+    return float(np.sqrt(max(float(np.median(left[lit] / np.maximum(power[lit], 1e-300))), 0.0)))
 
 
 def _quantity(
@@ -286,8 +306,6 @@ def _fit_model(units: Units, spline: ImageSpline, quantity: Quantity, resized: b
 
 def _resized(plane: FloatArray, nodes: int) -> FloatArray:
     """Spline coefficients (J, H, H) of an object's image that is larger from node to node."""
-    from scipy import ndimage
-
     half = plane.shape[0] // 2
     low, high = SIZES
     step = (high - low) / (INNER_NODES - 1)

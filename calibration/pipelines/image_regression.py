@@ -1,11 +1,13 @@
-"""The image model of an object by regression on images of it: a cubic B-spline over x, y and one number of the object.
+"""The image model of an object by regression on images of it: a cubic B-spline over x, y and one number of the
+object.
 
 Image i of an object at (x, y) with the number p is, on a plane of background,
 
     d = A f(column - x, row - y; p) + g_0 + g_1 u + g_2 v + noise    (1)
 
-Given the amplitudes A and the planes this is linear in the coefficients of f, which conjugate gradients find without
-a matrix; given f it is linear in the others. The two are solved in turn (alternating least squares), from A = 1.
+Given the amplitudes A and the planes this is linear in the coefficients of f, which conjugate gradients find
+without a matrix; given f it is linear in the others. The two are solved in turn (alternating least squares), from
+A = 1.
 """
 
 from __future__ import annotations
@@ -21,14 +23,16 @@ from calibration.alignment.depth_spline import node_weights
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 TURNS = 3
-"""Of the alternation; the amplitudes are right to some percent from the start, where images are of one brightness."""
+"""Of the alternation; the amplitudes are right to some percent from the start, where images are of one
+brightness."""
 GRADIENT_STEPS = 20
 """Of conjugate gradients in each turn, which goes on from the last."""
 BEND = 1e-3
-"""Weight of the squared second difference over the number, relative to the images' information on a node: too little
-to smooth what images show, enough for nodes that few images reach."""
+"""Weight of the squared second difference over the number, relative to the images' information on a node: too
+little to smooth what images show, enough for nodes that few images reach."""
 OFF_SIGMAS = 4.0
-"""Standard errors of the mean of 3 x 3 pixels from which they do not count: where an image is clipped, or shows more."""
+"""Standard errors of the mean of 3 x 3 pixels from which they do not count: where an image is clipped, or shows
+more."""
 LEAST_PEAK = 0.1
 """Of the median: nodes with less were seen by no images."""
 ROOM = 2
@@ -71,12 +75,15 @@ def shifts_of(off_px: FloatArray, size: int) -> FloatArray:
 
 def symmetric(coefficients: FloatArray) -> FloatArray:
     """The mean (J, H, H) of coefficients mirrored and turned by quarters."""
-    turned = [np.rot90(each, k, axes=(1, 2)) for each in (coefficients, coefficients[:, ::-1]) for k in range(4)]
+    turned = [
+        np.rot90(each, k, axes=(1, 2)) for each in (coefficients, coefficients[:, ::-1]) for k in range(4)
+    ]
     return np.asarray(np.mean(turned, axis=0), np.float64)
 
 
 class ImageSpline:
-    """The operator of (1) for cut-outs with numbers `node` (N,), in nodes; `coefficients` (J, H, H) are the result."""
+    """The operator of (1) for cut-outs with numbers `node` (N,), in nodes; `coefficients` (J, H, H) are the
+    result."""
 
     def __init__(self, cutouts: Cutouts, node: FloatArray, nodes: int) -> None:
         self.cutouts, self.nodes = cutouts, nodes
@@ -131,9 +138,7 @@ class ImageSpline:
         self.weight = np.where(np.abs(off) * 3 > OFF_SIGMAS, 0.0, own)
 
     def _forward(self, coefficients: FloatArray) -> FloatArray:
-        own = sum(
-            self._over[:, k, None, None] * coefficients[self._first + k] for k in range(4)
-        )
+        own = sum(self._over[:, k, None, None] * coefficients[self._first + k] for k in range(4))
         return np.asarray(self._down @ own @ self._across.transpose(0, 2, 1), np.float64)
 
     def _adjoint(self, images: FloatArray) -> FloatArray:
@@ -186,7 +191,8 @@ class ImageSpline:
         self.coefficients = self.coefficients / peaks[:, None, None]
 
     def _fit_planes(self, *, only: bool = False) -> None:
-        """Amplitudes and planes of all cut-outs, each a weighted linear regression; `only` planes, to the border."""
+        """Amplitudes and planes of all cut-outs, each a weighted linear regression; `only` planes, to the
+        border."""
         n, size = len(self.cutouts.images), self.cutouts.images.shape[1]
         weight = self.weight.reshape(n, -1)
         if only:
@@ -198,7 +204,9 @@ class ImageSpline:
         terms = np.concatenate([np.broadcast_to(self._plane, (n, *self._plane.shape)), drawn], axis=1)
         weighed = terms * weight[:, None]
         matrix = weighed @ terms.transpose(0, 2, 1)
-        matrix[:, np.arange(terms.shape[1]), np.arange(terms.shape[1])] += 1e-9 * np.abs(matrix).max() + 1e-300
+        matrix[:, np.arange(terms.shape[1]), np.arange(terms.shape[1])] += (
+            1e-9 * np.abs(matrix).max() + 1e-300
+        )
         found = np.linalg.solve(matrix, np.einsum("nka,na->nk", weighed, data)[..., None])[..., 0]
         self.ground = found[:, :3]
         if not only:

@@ -1,8 +1,8 @@
 """DeepTrack 1's published networks, read from their Keras files: one particle in an image of 51 x 51 px.
 
 Helgadottir, Argun & Volpe (2019), Optica 6, 506: convolutions of 3 x 3 with ReLU, each followed by the largest of
-2 x 2, then fully connected layers; the answer is the place from the middle of the image, over half its side. Only the
-weights are read (h5py), nothing of the file is run.
+2 x 2, then fully connected layers; the answer is the place from the middle of the image, over half its side. Only
+the weights are read (h5py), nothing of the file is run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ IMAGES_AT_ONCE = 64
 
 
 class DeepTrack1:
-    """The network of a file; called with images (N, H, W), values from 0 to 1, it returns places (N, 2): x, y in px.
+    """The network of a file; called with images (N, H, W), values from 0 to 1, it returns places (N, 2): x, y in
+    px.
 
     They are from the centre of the middle pixel, x along a row of the image as everywhere in this program.
     Raises `ConfigurationError` for a file that is missing, damaged or holds another network.
@@ -43,7 +44,7 @@ class DeepTrack1:
             with h5py.File(path, "r", locking=False) as file:
                 check_file(file, most_bytes=MOST_BYTES)
                 self.side_px = _side(file)
-                group = file[WEIGHTS] if WEIGHTS in file else file
+                group = file.get(WEIGHTS, file)
                 self._convolutions = _layers(group, "conv", 4)
                 self._dense = [*_layers(group, "dense", 2), _layer(group, "output", 2)]
         except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
@@ -51,7 +52,9 @@ class DeepTrack1:
                 f"cannot read a network of DeepTrack 1 in {path} ({error}); give the .h5 file of its repository"
             ) from error
         if self._dense[-1][1].size != OUTPUTS:
-            raise ConfigurationError(f"the network in {path} has {self._dense[-1][1].size} outputs, not x, y and r")
+            raise ConfigurationError(
+                f"the network in {path} has {self._dense[-1][1].size} outputs, not x, y and r"
+            )
         self._check_side(path)
 
     @property
@@ -67,7 +70,8 @@ class DeepTrack1:
         wanted = self._dense[0][0].shape[0]
         if left * left * self._convolutions[-1][1].size != wanted:
             raise ConfigurationError(
-                f"the layers of {path} do not follow from one another: {wanted} values of images of {self.side_px} px"
+                f"the layers of {path} do not follow from one another: {wanted} values of images of "
+                f"{self.side_px} px"
             )
 
     def __call__(self, images: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
@@ -110,7 +114,7 @@ def _side(file: h5py.File) -> int:
 
 
 def _layers(group: h5py.Group, name: str, ndim: int) -> list[tuple[FloatArray, FloatArray]]:
-    found = []
+    found: list[tuple[FloatArray, FloatArray]] = []
     while len(found) < MOST_LAYERS and f"{name}_{len(found) + 1}" in group:
         found.append(_layer(group, f"{name}_{len(found) + 1}", ndim))
     if not found:
@@ -121,7 +125,7 @@ def _layers(group: h5py.Group, name: str, ndim: int) -> list[tuple[FloatArray, F
 def _layer(group: h5py.Group, name: str, ndim: int) -> tuple[FloatArray, FloatArray]:
     """Kernel and bias of a layer; they lie in a group of the layer's name, once or twice."""
     inner = group[name]
-    inner = inner[name] if name in inner else inner
+    inner = inner.get(name, inner)
     kernel, bias = (values(inner, f"{part}:0", ndim=n) for part, n in (("kernel", ndim), ("bias", 1)))
     if kernel.shape[-1] != bias.size or (ndim == 4 and kernel.shape[:2] != (3, 3)):
         raise ValueError(f"layer {name} of shape {kernel.shape}")

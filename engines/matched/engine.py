@@ -21,14 +21,33 @@ from engines.matched.object_model import load_object_model
 from engines.ordered_threads import default_workers
 from engines.particle_limit import strongest_of
 from engines.refine.quantity import UNKNOWN_SIGMA_UM
-from engines.refine.refiner import Refiner, confidence_of
+from engines.refine.refiner import Fitted, Refiner, confidence_of
+from engines.refine.rendering import A
 from engines.settings import DetectorSettings
 from stream.errors import ConfigurationError
 from stream.messages import NO_PROPERTIES, Detections, Frame, Predictions
 
 READER = "the matched filters"
+NOT_FITTED = 0.25
+"""Factor on the confidence of what the fit did not accept: an edge, a piece of dirt, an object of another kind."""
 PIXEL_SIZE_TOLERANCE = 0.05
 """Relative difference in pixel size up to which a model is used, as for networks."""
+
+
+class _SureRefiner(Refiner):
+    """The fit, which also says how sure a particle is: by its own brightness, not by the filter's answer."""
+
+    def put_fitted(
+        self,
+        table: npt.NDArray[np.float64],
+        which: npt.NDArray[np.bool_],
+        fitted: Fitted,
+        light: float,
+        shape: tuple[int, ...],
+    ) -> None:
+        super().put_fitted(table, which, fitted, light, shape)
+        sure = fitted.theta[which, A] / fitted.sigma[which, A]
+        table[Detections.COLUMNS.index("confidence"), which] = confidence_of(sure)
 
 
 class MatchedEngine:
@@ -51,8 +70,10 @@ class MatchedEngine:
                 'detector.polarity to "auto"'
             )
         self._file, self._hash = model_file, file_hash(model_file)
-        self._refiner = Refiner(self._model, pixel_size_um)
-        self._flat_field = None if settings.bright is None else load_flat_field(settings.bright, settings.dark)
+        self._refiner = _SureRefiner(self._model, pixel_size_um)
+        self._flat_field = (
+            None if settings.bright is None else load_flat_field(settings.bright, settings.dark)
+        )
         self._workers = settings.workers or default_workers()
         self._work = FrameWork(self._workers, "matched")
         self._free: SimpleQueue[MatchedFilters] = SimpleQueue()
@@ -144,6 +165,7 @@ class MatchedEngine:
             table = np.ascontiguousarray(table[:, ~doubtful])
             if self._settings.refine:
                 table = self._refiner.refine(image, table, full_light)
+                table[row("confidence"), ~np.isfinite(table[row("chi_square")])] *= NOT_FITTED
             kept, beyond = strongest_of(table, self._settings.max_particles)
             table, properties = np.ascontiguousarray(table[:, kept]), NO_PROPERTIES
             if self._model.quantity is not None:
@@ -153,7 +175,9 @@ class MatchedEngine:
             raise DetectionError(f"frame {frame.info.frame} could not be processed: {error}") from error
         finally:
             self._free.put(filters)
-        return Detections(frame.info, table, properties), Counter(doubtful=int(doubtful.sum()), too_many=beyond)
+        return Detections(frame.info, table, properties), Counter(
+            doubtful=int(doubtful.sum()), too_many=beyond
+        )
 
     def announce(self, call: Callable[[], None]) -> bool:
         """Have `call` called, from any thread, when there may be results. Returns True."""

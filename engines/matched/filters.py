@@ -17,7 +17,7 @@ from engines.classical.maxima import local_maxima
 from engines.classical.spots import false_alarm_threshold
 from engines.refine.arguments import Float32Array, FloatArray
 from engines.refine.psf import FitModel
-from engines.refine.rendering import BOX, BOTTOM, LEFT, RIGHT, TOP, draw
+from engines.refine.rendering import BOTTOM, BOX, LEFT, RIGHT, TOP, draw
 from engines.refine.uneven_light import lay_light
 
 FILTERS = 5
@@ -70,9 +70,7 @@ class MatchedFilters:
             image = contrast - np.float32(np.median(contrast))
         spectrum = fft.rfft2(np.pad(image, self._half), self._size)
         height, width = self._shape
-        answers = np.stack(
-            [fft.irfft2(spectrum * own, self._size)[:height, :width] for own in self._spectra]
-        )
+        answers = np.stack([fft.irfft2(spectrum * own, self._size)[:height, :width] for own in self._spectra])
         best = np.ascontiguousarray(answers.max(axis=0), np.float32)
         count = local_maxima(best, 1.0, noise, self.threshold, 1, 0, self._found, 0)
         x, y, _, strength = self._found[:, :count]
@@ -95,7 +93,9 @@ class MatchedFilters:
             close = away < self._lobes.shape[1] - 1
             near, away = near[close], away[close]
             lobe = self._lobes[which[near], np.rint(away).astype(int)] * strength[near]
-            if strength[n] - SIDE_LOBE_SPARE * float(lobe.max(initial=0.0)) > (self.threshold if near.size else 0.0):
+            if strength[n] - SIDE_LOBE_SPARE * float(lobe.max(initial=0.0)) > (
+                self.threshold if near.size else 0.0
+            ):
                 kept.append(n)
         return np.array(kept, np.intp)
 
@@ -108,7 +108,7 @@ def _image(model: FitModel, depth_um: float) -> FloatArray:
     box[TOP], box[BOTTOM], box[LEFT], box[RIGHT] = 0, 2 * half + 1, 0, 2 * half + 1
     out = np.zeros((4, 2 * half + 1, 2 * half + 1), np.float32)
     draw(np.array([half, half, depth_um, 1.0]), box, model.for_kernels(), False, out)
-    return out[0].astype(np.float64)
+    return np.asarray(out[0], np.float64)
 
 
 def _flattened(image: FloatArray) -> FloatArray:
@@ -136,7 +136,9 @@ def _side_lobes(images: list[FloatArray]) -> FloatArray:
     out = np.zeros((len(images), size))
     for k, one in enumerate(spectra):
         for other in spectra:
-            answer = np.roll(fft.irfft2(one * np.conj(other), (2 * size, 2 * size)), (size - 1, size - 1), (0, 1))
+            answer = np.roll(
+                fft.irfft2(one * np.conj(other), (2 * size, 2 * size)), (size - 1, size - 1), (0, 1)
+            )
             answer = answer[:whole, :whole]
             for d in range(size):
                 out[k, d] = max(out[k, d], float(answer[distance == d].max(initial=0.0)))

@@ -1,7 +1,7 @@
 """Particles whose images are partly unlike the model, fitted again without the pixels that are.
 
-Where a camera or an image is clipped at its darkest or brightest, or dirt lies in a part of an image, the rest of it
-still says where the particle is. Pixels that lie together and are off by more than noise are left out, and the
+Where a camera or an image is clipped at its darkest or brightest, or dirt lies in a part of an image, the rest of
+it still says where the particle is. Pixels that lie together and are off by more than noise are left out, and the
 particle is fitted again (a skipped estimate; Huber & Ronchetti 2009, Robust Statistics, ch. 1).
 """
 
@@ -46,8 +46,8 @@ def refit_clipped(
 ) -> None:
     """Fit `which` (N,) of the `particles` again, each by itself, in place; `total` (H, W) stays the image of all.
 
-    Two starts are tried: the first fit, and one to the flank of the image alone, as what is clipped is its core. What
-    explains the pixels that it keeps best stays, the first fit included.
+    Two starts are tried: the first fit, and one to the flank of the image alone, as what is clipped is its core.
+    What explains the pixels that it keeps best stays, the first fit included.
     """
     theta, covariance, fit = particles.theta, particles.covariance, particles.fit
     boxes = np.empty((1, BOX), np.int64)
@@ -61,7 +61,11 @@ def refit_clipped(
             one = start.reshape(1, 4).copy()
             strength, ended = np.inf, CONVERGED
             corner, weight = weigh_block(total, one, boxes, boxes, psf, noise)
-            used = _flank(one[0], boxes[0], weight.shape, psf) if flank_first else np.ones(weight.shape, np.bool_)
+            used = (
+                _flank(one[0], boxes[0], weight.shape, psf)
+                if flank_first
+                else np.ones(weight.shape, np.bool_)
+            )
             for turn in range(ROUNDS):
                 if turn > 0 or not flank_first:
                     strength = _choose(frame, total, one[0], boxes[0], weight, psf, used)
@@ -76,7 +80,7 @@ def refit_clipped(
                 if ended != CONVERGED:
                     break
                 _, weight = weigh_block(total, one, boxes, boxes, psf, noise)
-            good[0, 0] *= used.size / max(np.count_nonzero(used), 1)
+            good[0, 0] *= used.size / max(int(used.sum()), 1)
             far = max(abs(one[0, X] - start[X]), abs(one[0, Y] - start[Y])) > LARGEST_MOVE_PX
             if strength >= LEAST_STRENGTH and ended == CONVERGED and not far and good[0, 0] < best:
                 theta[i], covariance[i], fit[i] = one[0], errors[0], good[0]
@@ -150,4 +154,4 @@ def _choose(
             used[i, j] = abs(around) <= OFF_SIGMAS * np.sqrt(count)
             if used[i, j]:
                 power += weight[i, j] * psf.drawn[0, i * pitch + j] ** 2
-    return abs(theta[A]) * np.sqrt(power)
+    return float(abs(theta[A]) * np.sqrt(power))

@@ -31,7 +31,7 @@ def median_of(values: npt.NDArray[Any]) -> float:
 
 
 def level_of(values: npt.NDArray[Any]) -> float:
-    """The median of counts, between two of them as their numbers say: of few photons the median itself is coarse."""
+    """The median of counts, between two of them as their numbers say: that of few photons is coarse."""
     middle = median_of(values)
     if values.dtype.kind != "u":
         return middle

@@ -92,8 +92,8 @@ def fit_particles(
     `contrast` (H, W) is positive where particles are, with any slowly varying background. `sigma_z_um` (N,) is the
     standard error of the start's depth; the search covers three of them, and at least `search_um`. `noise` is the
     variance of the contrast, (read, shot x relative brightness). `total`, a work image of the frame's size, comes
-    back with the image of all fitted particles, and of uneven light. `proposals` (P, 3) are places where there may be
-    more particles.
+    back with the image of all fitted particles, and of uneven light. `proposals` (P, 3) are places where there may
+    be more particles.
     `fit_all` fits the blocks: `refine.frame.fit_frame`, or what does the same elsewhere. Particles that are `drawn`
     (N,) are not fitted: their images, at their starts, are taken as known, but for the brightness. `known` are
     particles of earlier frames that count in what is typical.

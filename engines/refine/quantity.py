@@ -1,9 +1,9 @@
 """What the third coordinate of a PSF model stands for where it is not the depth itself: a radius, an orientation.
 
-The fit knows x, y, a depth and a brightness. Images of an object that change with one number of it, whatever that is,
-are a PSF model with that number in the place of depth: `Quantity` says which, and converts tables before and after
-the fit, so that nothing in between knows of it. Depths of optics for which the steps of the fit (7.5 um, 12 um) are
-too coarse are stretched in the same way.
+The fit knows x, y, a depth and a brightness. Images of an object that change with one number of it, whatever that
+is, are a PSF model with that number in the place of depth: `Quantity` says which, and converts tables before and
+after the fit, so that nothing in between knows of it. Depths of optics for which the steps of the fit (7.5 um, 12
+um) are too coarse are stretched in the same way.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Quantity:
         out[[z, sigma, *OTHERS]] = np.nan
         names = properties.names if self.name in properties else (*properties.names, self.name)
         found = Properties.unknown(names, table.shape[1])
-        for row, name in enumerate(properties.names):
+        for row in range(len(properties.names)):
             found.values[row], found.errors[row] = properties.values[row], properties.errors[row]
         fitted = np.isfinite(table[ROW["chi_square"]])
         row = names.index(self.name)

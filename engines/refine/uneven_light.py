@@ -1,8 +1,9 @@
 """Light that is uneven over an image, as the fit takes it: the noise of a pixel grows with the light there.
 
-The local plane of a fit's background takes any gradient, but the weights of its pixels, (2) in `joint_fit`, go by the
-light that is known before: that of the particles, and what is found here. A polynomial is fitted to a sample of the
-pixels; those of particles have little weight (Tukey's biweight; Huber & Ronchetti 2009, Robust Statistics, ch. 4).
+The local plane of a fit's background takes any gradient, but the weights of its pixels, (2) in `joint_fit`, go by
+the light that is known before: that of the particles, and what is found here. A polynomial is fitted to a sample
+of the pixels; those of particles have little weight (Tukey's biweight; Huber & Ronchetti 2009, Robust Statistics,
+ch. 4).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ take a part of the particle for light. A plane takes nothing that the fit's own 
 
 
 def lay_light(contrast: Float32Array, size_px: int, out: Float32Array) -> bool:
-    """Fill `out` (H, W) with the uneven part of the light in a `contrast` (H, W), 0 where it is even; whether it is.
+    """Fill `out` (H, W) with the uneven part of the light in a `contrast` (H, W), 0 where it is even; whether it
+    is.
 
     `size_px` is the side of the PSF model. True where there is something to lay.
     """
@@ -65,10 +67,12 @@ def _fitted(sample: FloatArray, u: FloatArray, v: FloatArray, bends: bool) -> Fl
     terms = _terms(np.tile(u, len(v)), np.repeat(v, len(u)), bends)
     values = sample.ravel()
     weight = np.ones_like(values)
-    factors = np.zeros(terms.shape[1])
+    factors: FloatArray = np.zeros(terms.shape[1])
     for _ in range(ROUNDS):
         weighed = terms * weight[:, None]
-        factors = np.linalg.lstsq(weighed.T @ terms, weighed.T @ values, rcond=None)[0]
+        factors = np.asarray(
+            np.linalg.lstsq(weighed.T @ terms, weighed.T @ values, rcond=None)[0], np.float64
+        )
         off = values - terms @ factors
         reach = BIWEIGHT * SCATTER_OF_MAD * float(np.median(np.abs(off - np.median(off))))
         if not reach > 0:

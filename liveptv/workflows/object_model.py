@@ -32,11 +32,15 @@ def make_object_model(output: Path, pipeline: PipelineOf, overwrite: bool = Fals
     made_from = f"pipeline {pipeline.path.name}" + (f":{pipeline.name}" if pipeline.name else "")
     write_object_model(output, found.model, made_from, overwrite)
     quantity = found.model.quantity
-    ends = "" if quantity is None else " to ".join(
-        f"{end:.3g}" for end in quantity.values([found.model.z_min_um, found.model.z_max_um])
+    ends = (
+        ""
+        if quantity is None
+        else " to ".join(
+            f"{end:.3g}" for end in quantity.values([found.model.z_min_um, found.model.z_max_um])
+        )
     )
     name = "depth" if quantity is None or quantity.is_depth else quantity.name
     return (
-        f"{found.objects} objects: images change with {name}, {ends}; {100 * found.misfit:.1f} % of an image is not "
-        "explained"
+        f"{found.objects} objects: images change with {name}, {ends}; {100 * found.misfit:.1f} % of an image is "
+        "not explained"
     )

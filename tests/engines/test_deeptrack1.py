@@ -27,7 +27,10 @@ def write(path: Path, weights: dict[str, tuple[np.ndarray, np.ndarray]], whole: 
     with h5py.File(path, "w") as file:
         group = file.create_group("model_weights") if whole else file
         if whole:
-            layer = {"class_name": "Conv2D", "config": {"name": "conv_1", "batch_input_shape": [None, 51, 51, 1]}}
+            layer = {
+                "class_name": "Conv2D",
+                "config": {"name": "conv_1", "batch_input_shape": [None, 51, 51, 1]},
+            }
             file.attrs["model_config"] = json.dumps({"class_name": "Sequential", "config": [layer]})
         for name, (kernel, bias) in weights.items():
             group.create_dataset(f"{name}/{name}/kernel:0", data=kernel)
@@ -38,7 +41,10 @@ def write(path: Path, weights: dict[str, tuple[np.ndarray, np.ndarray]], whole: 
 def random_weights(seed: int = 0) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     rng = np.random.default_rng(seed)
     return {
-        name: (0.2 * rng.standard_normal(shape).astype(np.float32), rng.standard_normal(shape[-1]).astype("f4"))
+        name: (
+            0.2 * rng.standard_normal(shape).astype(np.float32),
+            rng.standard_normal(shape[-1]).astype("f4"),
+        )
         for name, shape in SHAPES.items()
     }
 

@@ -1,0 +1,91 @@
+"""From a pipeline to detections without training: the command makes an image model, the engine finds with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.factory import open_engine
+from engines.settings import DetectorSettings
+from stream.errors import ConfigurationError
+from stream.messages import Frame, FrameInfo
+
+pytest.importorskip("deeptrack", reason="deeptrack is not installed")
+
+PIPELINE = """
+import deeptrack as dt
+import numpy as np
+from deeptrack.optical.scatterers import FieldScatterer
+
+pixel_size_um = 0.1
+normalise = "background"
+
+
+class Blob(FieldScatterer):
+    def get(self, *_, position, radius, stretch, **__):
+        rows, columns = np.mgrid[:40, :40]
+        far = ((rows - position[0]) / stretch) ** 2 + (columns - position[1]) ** 2
+        return (np.random.uniform(0.5, 1.0) * np.exp(-far / (2 * radius**2)))[..., None]
+
+
+class Direct(dt.optics.Optics):
+    def get(self, volume, limits, fields, **_):
+        return 300 * (1 + sum(np.asarray(field.array) for field in fields))
+
+
+def made(stretch):
+    blob = Blob(
+        position=lambda: np.random.uniform(16, 24, 2),
+        radius=lambda: np.random.uniform(1.5, 3.0),
+        stretch=stretch,
+    )
+    optics = Direct(output_region=(0, 0, 40, 40), resolution=1e-7, magnification=1, NA=0.7, wavelength=5e-7)
+    return optics(blob) >> dt.Lambda(lambda: lambda image: np.random.poisson(np.asarray(image)).astype(float))
+
+
+round_ones = made(1.0)
+other_ones = made(lambda: np.random.uniform(1.0, 4.0))
+"""
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of the pipelines, of which few images are drawn."""
+    monkeypatch.setattr("calibration.pipelines.image_model.MOST_IMAGES", 150)
+    path = tmp_path / "pipeline.py"
+    path.write_text(PIPELINE, encoding="utf-8")
+    return path
+
+
+def test_objects_are_found_with_their_radius_after_a_look_at_the_pipeline(
+    pipeline: Path, tmp_path: Path
+) -> None:
+    from liveptv.workflows.object_model import make_object_model
+    from liveptv.workflows.train import PipelineOf
+
+    model = tmp_path / "objects.h5"
+    said = make_object_model(model, PipelineOf(pipeline, "round_ones"))
+    assert "images change with radius" in said
+    rows, columns = np.mgrid[:64, :64]
+    light = 300 * (1 + 0.8 * np.exp(-((rows - 30.3) ** 2 + (columns - 33.6) ** 2) / (2 * 2.2**2)))
+    image = np.random.default_rng(0).poisson(light).astype(np.uint16)
+    engine = open_engine(DetectorSettings(workers=1), model=model, pixel_size_um=0.1)
+    engine.submit(Frame(FrameInfo("test", 0, 0, 0.0, 0, 0.0, pixel_size_um=0.1), image))
+    found = []
+    while not found:
+        found = engine.results(1.0)
+    engine.close()
+    assert len(found[0]) == 1
+    assert (found[0].x_um[0], found[0].y_um[0]) == pytest.approx((3.36, 3.03), abs=0.02)
+    assert found[0].properties.value("radius")[0] == pytest.approx(2.2, abs=0.15)
+
+
+def test_objects_that_change_with_two_numbers_are_for_a_network(pipeline: Path, tmp_path: Path) -> None:
+    from liveptv.workflows.object_model import make_object_model
+    from liveptv.workflows.train import PipelineOf
+
+    with pytest.raises(ConfigurationError, match=r"more than one number.*train a network"):
+        make_object_model(tmp_path / "objects.h5", PipelineOf(pipeline, "other_ones"))
+    assert not (tmp_path / "objects.h5").exists()
