@@ -62,10 +62,14 @@ class PipelineCamera(WorldCamera):
         return self._drawing.mean_ms if isinstance(self._drawing, DrawnByPipeline) else 0.0
 
     def _set_pipeline(self, pipeline: str) -> None:
-        """Take another pipeline; the world begins anew with its objects."""
-        self._pipeline = pipeline
-        if self.attached:
-            self.join()
+        """Take another pipeline; the world begins anew with its objects. One that fails leaves all as it was."""
+        before, self._pipeline = self._pipeline, pipeline
+        try:
+            if self.attached:
+                self.join()
+        except BaseException:
+            self._pipeline = before
+            raise
 
     def join(self) -> None:
         """Draw the pipeline once and fill the world; without a pipeline, wait for one."""
@@ -127,7 +131,8 @@ class DrawnByPipeline:
         """Draw into an image."""
         began = time.perf_counter()
         p = particles
-        self._objects.keep(p.identity)
+        if p.identity.size:  # an image without particles is no reason to forget what they are
+            self._objects.keep(p.identity)
         image = self._objects.draw(p.identity, p.x_um, p.y_um, p.z_um)
         out[...] = as_grey(image, self._gain * self.lamp, self._offset, self.dtype)
         self._took_s.append(time.perf_counter() - began)

@@ -170,6 +170,24 @@ def test_the_real_core_takes_images_of_a_pipelines_objects_and_the_truth_says_wh
     assert all(len(values) == 1 for values in of_particle.values())
 
 
+def test_an_image_without_particles_does_not_change_what_they_are_and_a_bad_pipeline_changes_nothing(
+    tmp_path,
+):
+    scope = microscope(written(tmp_path, BEADS), **{"Camera.Diffusion_um2_s": 0})
+    try:
+        stream = SteppedStream(scope, run_id="run")
+        first = stream.read().image
+        scope.core.setProperty("Camera", "Particles", 0)
+        assert stream.read().image.max() < first.max() / 10
+        scope.core.setProperty("Camera", "Particles", 1)
+        with pytest.raises(Exception, match="no file missing"):
+            scope.core.setProperty("Camera", "Pipeline", "missing.py")
+        np.testing.assert_array_equal(stream.read().image, first)
+        assert scope.core.getProperty("Camera", "Pipeline") == str(tmp_path / "pipeline.py")
+    finally:
+        scope.close()
+
+
 def test_without_a_pipeline_the_camera_says_what_to_set():
     scope = microscope("")
     try:
