@@ -16,8 +16,9 @@ class MicroscopeSettings(Section):
     """A microscope driven by Micro-Manager. What is left out is read from the core."""
 
     config: str = Field(
-        description="configuration file of Micro-Manager: a path, `simulated`, `paper`, `fluorescence` or "
-        "`light_sheet` (the simulated microscopes), or the name of a file in an adapter folder (MMConfig_demo.cfg)"
+        description="configuration file of Micro-Manager: a path, `simulated`, `paper`, `fluorescence`, "
+        "`light_sheet` or `pipeline` (the simulated microscopes), or the name of a file in an adapter folder "
+        "(MMConfig_demo.cfg)"
     )
     camera: str | None = Field(None, description="label of the camera; left out: the core's camera")
     focus: str | None = Field(None, description="label of the focus drive; left out: the core's focus drive")

@@ -3,8 +3,8 @@
 Each image has 128 x 128 pixels and 5 objects at random places and depths; DeepTrack's are drawn by pipelines as its
 users write them: one optics, one object many times (`^`), resolved anew for each image. Ours: `Rendered` draws
 particles from a PSF model, with noise, in batches; holograms come from the Mie series
-(`acquisition.physics.hologram`). Times are of the processor, medians over repetitions taken in turns. Needs the extra
-`deeptrack`.
+(`acquisition.physics.hologram`). Times are of the processor, medians over repetitions taken in turns. Needs the
+extra `deeptrack`.
 """
 
 from __future__ import annotations

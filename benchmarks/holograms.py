@@ -1,14 +1,14 @@
 """Radius and refractive index of spheres from in-line holograms: the bound, single detections, and tracks.
 
 The sample of DeepTrack 2 (Midtvedt et al. 2021, section IV.3): polystyrene spheres of 150 and 230 nm radius (index
-1.58) in water, half of each; red laser, NA 1.2, pixels of 0.1 um, 10,000 photons a pixel, up to 6 spheres in 128 x 128
-pixels at depths of 2.2 to 5.8 um. Images are drawn by the exact model (`acquisition.physics.hologram`) with photon
-noise; the radius and the index of each sphere are both unknown.
+1.58) in water, half of each; red laser, NA 1.2, pixels of 0.1 um, 10,000 photons a pixel, up to 6 spheres in 128 x
+128 pixels at depths of 2.2 to 5.8 um. Images are drawn by the exact model (`acquisition.physics.hologram`) with
+photon noise; the radius and the index of each sphere are both unknown.
 
 `bound`: Cramer-Rao of one image. `images`: independent images, spheres found by search and fit
 (`calibration.hologram_search`), and with --model by a network (`liveptv train --images`), alone and as the start of
-the fit. `video`: the spheres diffuse, and are tracked by `liveptv.track`; means over tracks. `misfit`: the same images
-with what the fit does not know: another index of the medium, wavelength or aperture.
+the fit. `video`: the spheres diffuse, and are tracked by `liveptv.track`; means over tracks. `misfit`: images with
+what the fit does not know: another index of the medium, wavelength or aperture.
 """
 
 from __future__ import annotations
@@ -292,7 +292,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=100, help="independent images")
     parser.add_argument("--seeds", type=int, default=4, help="videos")
-    parser.add_argument("--model", type=Path, help="a network trained on images/pages/holograms_spheres.py")
+    parser.add_argument("--model", type=Path, help="a network trained on examples/pages/holograms_spheres.py")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     options = parser.parse_args()
     rows = bounds()

@@ -220,7 +220,7 @@ def ends(seed: int, alive: int = 100, most_s: float = 40.0) -> dict[str, dict[st
     return found
 
 
-ASKED = {"profile": 0.022, "flow_rate": 0.032, "wall_shear": 0.032, "diffusion": 4.0}
+ASKED = {"profile": 0.022, "flow_rate": 0.032, "wall_shear": 0.032, "diffusion": 5.0}
 """Standard errors asked for by `ends`, %: with 100 tracks alive they take 15 to 20 s."""
 
 

@@ -170,7 +170,7 @@ def _sought(
     return found
 
 
-def _blocks(covariance: FloatArray, spheres: int) -> FloatArray:
+def _blocks(covariance: npt.NDArray[np.floating], spheres: int) -> FloatArray:
     blocks: FloatArray = np.stack(
         [covariance[_P * n : _P * (n + 1), _P * n : _P * (n + 1)] for n in range(spheres)]
     )

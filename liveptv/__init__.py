@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from liveptv.api.images import Images
     from liveptv.api.profiles import Profile
     from liveptv.api.recordings import Recording, read_recording
-    from liveptv.api.simulating import simulate
+    from liveptv.api.simulating import simulate, simulate_objects
     from liveptv.api.tracking import retrack, track
+    from liveptv.api.training import Training, train
     from liveptv.api.trajectories import TrajectoryView, open_trajectories
     from liveptv.config import Experiment
     from liveptv.models import SHIPPED_MODEL
@@ -47,6 +48,7 @@ __all__ = [
     "Run",
     "Scores",
     "TrackFrame",
+    "Training",
     "TrajectoryView",
     "__version__",
     "calibrate",
@@ -63,7 +65,9 @@ __all__ = [
     "retrack",
     "run",
     "simulate",
+    "simulate_objects",
     "track",
+    "train",
 ]
 
 # Imported when they are first used: every worker process imports `liveptv`, and few need any of this.
@@ -81,6 +85,7 @@ _PLACES = {
     "Run": "liveptv.api.experiments",
     "Scores": "liveptv.api.evaluating",
     "TrackFrame": "liveptv.api.frames",
+    "Training": "liveptv.api.training",
     "TrajectoryView": "liveptv.api.trajectories",
     "calibrate": "liveptv.api.calibrating",
     "compare": "liveptv.api.comparing",
@@ -96,7 +101,9 @@ _PLACES = {
     "retrack": "liveptv.api.tracking",
     "run": "liveptv.api.experiments",
     "simulate": "liveptv.api.simulating",
+    "simulate_objects": "liveptv.api.simulating",
     "track": "liveptv.api.tracking",
+    "train": "liveptv.api.training",
 }
 
 

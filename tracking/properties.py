@@ -3,12 +3,12 @@
 Errors of one particle's detections are partly alike: a network errs alike on images that are alike. That part does
 not average out, so the standard error of a mean of n is more than that of a detection over sqrt(n). A detector
 states the whole error s of a detection; how much of s^2 is independent from detection to detection is seen in the
-tracks, in the differences of successive values (von Neumann 1941, Ann. Math. Statist. 12, 367): `fast`. The whole
-is 1, as stated, or more, where values are seen to scatter more about the mean of their track: `whole`. (Where they
-do, the statement is wrong, and only what scatters within tracks is known of the error.) With the
-weights w = 1 / s^2 the variance of a mean is then
+tracks, in the differences of successive values (von Neumann 1941, Ann. Math. Statist. 12, 367): `fast`. The rest,
+1 - fast, counts as `alike`, or more, where values are seen to scatter more about the mean of their track. Where
+`fast` is more than 1, the statement is disproved and no track shows what is alike; as much as it is wrong by, up to
+the stated variance, is then taken for it. With the weights w = 1 / s^2 the variance of a mean is
 
-    (whole - fast) * n / sum(w) + fast / sum(w)
+    alike * n / sum(w) + fast / sum(w)
 
 What changes slowly along a track counts as alike, which is cautious. An error that is the same for all particles
 and that the detector does not state (another refractive index of the liquid) cannot be seen in any track.
@@ -144,10 +144,10 @@ class TrackProperties:
         """Means and their standard errors (P, N), NaN before the first detection."""
         mean, weights, count = self._kept[:3]
         fast, whole = self._fast.variance(), self._whole.variance()
-        stated = np.where(self._states_errors, 1.0, np.nan)
         fast = np.where(self._states_errors & np.isnan(fast), 0.0, fast)
-        whole = np.fmax(np.fmax(stated, whole), fast)
+        unseen = np.where(self._states_errors, np.minimum(np.abs(1.0 - fast), 1.0), 0.0)
+        alike = np.fmax(whole - fast, unseen)
         with np.errstate(divide="ignore", invalid="ignore"):
-            variance = ((whole - fast)[:, None] * count + fast[:, None]) / weights
+            variance = (alike[:, None] * count + fast[:, None]) / weights
         known = count > 0
         return np.where(known, mean, np.nan), np.where(known, np.sqrt(variance), np.nan)

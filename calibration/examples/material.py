@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from calibration.examples.objects import Example
-from calibration.synthesis.inputs import Distribution, NoiseModel
+from calibration.synthesis.inputs import Distribution, NoiseModel, Polarity
 from calibration.synthesis.layout import Layout
 from calibration.synthesis.looks import Looks
 from calibration.synthesis.varied import Surroundings, Varied
@@ -46,7 +46,7 @@ def from_examples(
 def _of_examples(
     examples: tuple[Example, ...], pixel_size_um: float, made_from: str, behind: Float32Array | None
 ) -> Material:
-    polarity = "bright" if sum(each.peak for each in examples) > 0 else "dark"
+    polarity: Polarity = "bright" if sum(each.peak for each in examples) > 0 else "dark"
     sign = 1.0 if polarity == "bright" else -1.0
     size = max(each.image.shape[0] for each in examples)
     images, outlines = (

@@ -16,6 +16,7 @@ from acquisition.recording import open_stack
 from calibration.errors import CalibrationError
 from calibration.examples.crops import At, Crop, cut
 from calibration.examples.symmetry import averaged, centre_of, one_sided, turned
+from engines.pixel_noise import pixel_noise
 from engines.robust_sigma import SIGMA_OF_MAD
 
 FloatArray = npt.NDArray[np.float64]
@@ -25,6 +26,8 @@ LEAST_LIGHT = 1.0
 """Grey values of background below which there is no contrast, as in `engines.network.preparation`."""
 SMOOTHING_PX = 1.0
 """Gaussian under which an outline is looked for: half of that of the smallest objects."""
+SMOOTHED = 1 / (2 * math.sqrt(math.pi) * SMOOTHING_PX)
+"""What it leaves of the standard deviation of a pixel's noise."""
 SEEN_SDS = 6.0
 """Smoothed contrast, in standard deviations of its noise, from which a crop is not empty: noise alone reaches 4."""
 OUTLINE_SDS, OUTLINE_PART = 4.0, 0.1
@@ -34,19 +37,21 @@ BEYOND_PX = 2
 """px that the outline is widened by, where contrast is hidden in the noise, and over which it fades."""
 UNEVEN_PART, BORDER_PART = 0.6, 0.1
 """Standard deviation of a smoothed border over that of the border as it is, and over the object's contrast, above
-which the object itself is on it: smoothing leaves 0.3 of noise."""
+which the object or others are on it: smoothing leaves 0.3 of noise."""
 LEAST_SD = 1e-4
 """Contrast below which noise is not measured: images without any, as drawn ones, have rounded grey values."""
 CLIPPED_SDS = 2.5
 CENTRAL_PART = 0.2
 """The centre lies in this part of the crop's half side around its middle, as the user has aimed at it."""
-ROUNDS = 5
+FIRST_ROUNDS, ROUNDS = 2, 6
 SIZES_PX = (17, 21, 25, 35, 49, 69, 97, 137, 193)
 """Sides of crops that are tried in turn around a place, until the object fits."""
+NEIGHBOURS_PART = 0.25
+"""Rise of the contrast around an object, over its own, from which there are neighbours on all sides."""
 OTHERS_SDS, OTHERS_PART = 5.0, 0.12
 """Difference of a pixel of a symmetric object from its partner, in standard deviations of the smoothed noise and
 over the object's contrast, from which on something else adds to one of them."""
-SYMMETRIC_PART = 0.03
+SYMMETRIC_PART = 0.05
 """Part of an object's energy that may be without partner: less than that is noise or a neighbour's edge."""
 
 
@@ -110,10 +115,10 @@ def free(crops: Sequence[Crop]) -> list[Example]:
     Raises `CalibrationError` for a crop without light or without an object, `CutOffError` for an object that
     reaches the edge of its crop.
     """
-    cut = [_cut_free(crop, is_symmetric=False) for crop in crops]
+    cut = [_freed(crop, is_symmetric=False) for crop in crops]
     if min(one_sided(each.image, math.sqrt(each.noise_variance))[1] for each in cut) > SYMMETRIC_PART:
         return cut
-    return [_averaged(_cut_free(crop, is_symmetric=True)) for crop in crops]
+    return [_averaged(_freed(crop, is_symmetric=True)) for crop in crops]
 
 
 def crops_at(path: Path, at: Sequence[At]) -> list[Crop]:
@@ -137,19 +142,22 @@ def crops_at(path: Path, at: Sequence[At]) -> list[Crop]:
 
 def _smallest(image: FloatArray, at: At) -> Crop:
     failed: CalibrationError | None = None
-    for size_px in SIZES_PX:
-        if size_px > min(image.shape):
-            break
-        try:
+    height, width = image.shape
+    room_px = (
+        2 * min(round(at.x_px), round(at.y_px), width - 1 - round(at.x_px), height - 1 - round(at.y_px)) + 1
+    )
+    for is_crowded in (False, True):
+        for size_px in SIZES_PX:
+            if failed is not None and size_px > room_px:
+                break
             crop = cut(image, at, size_px)
-            free([crop])
-        except (CutOffError, EmptyError) as error:  # a larger crop may hold all of it
-            failed = error
-        else:
-            return crop
-    if failed is None:
-        height, width = image.shape
-        raise CalibrationError(f"an image of {width} x {height} pixels is too small to cut an object from")
+            try:
+                _cut_free(crop, is_symmetric=False, is_crowded=is_crowded)
+            except (CutOffError, EmptyError) as error:  # a larger crop may hold all of it
+                failed = error
+            else:
+                return crop
+    assert failed is not None
     raise failed
 
 
@@ -166,10 +174,20 @@ def _averaged(example: Example) -> Example:
     )
 
 
-def _cut_free(crop: Crop, *, is_symmetric: bool) -> Example:
+def _freed(crop: Crop, *, is_symmetric: bool) -> Example:
+    try:
+        return _cut_free(crop, is_symmetric=is_symmetric, is_crowded=False)
+    except (CutOffError, EmptyError):  # perhaps only because others touch it
+        return _cut_free(crop, is_symmetric=is_symmetric, is_crowded=True)
+
+
+def _cut_free(crop: Crop, *, is_symmetric: bool, is_crowded: bool) -> Example:
     contrast, border = contrast_of(crop)
     smooth = ndimage.gaussian_filter(contrast, SMOOTHING_PX)
     noise_sd, smooth_sd = (_border_sd(some, border) for some in (contrast, smooth))
+    if is_crowded:  # neighbours are on all sides of the border
+        least_sd = max(pixel_noise(contrast.astype(np.float32), 1), LEAST_SD)
+        noise_sd, smooth_sd = min(noise_sd, least_sd), min(smooth_sd, SMOOTHED * least_sd)
     height, width = contrast.shape
     start = 0.5 * (height - 1), 0.5 * (width - 1)
     within = CENTRAL_PART * min(start)
@@ -185,10 +203,10 @@ def _cut_free(crop: Crop, *, is_symmetric: bool) -> Example:
     off = np.hypot((y - start[0]) / (start[0] + 1), (x - start[1]) / (start[1] + 1))
     centre = centre_of(smooth * np.cos(0.5 * math.pi * np.clip(off, 0, 1)) ** 2, start, within)
     own = np.ones_like(contrast)
-    for _ in range(ROUNDS):
-        outline = _outline(seen, centre, smooth_sd, crop, is_symmetric=is_symmetric)
-        if is_symmetric:
-            own = _own(seen, centre, smooth_sd)
+    for turn in range(ROUNDS):
+        outline = _outline(seen, centre, smooth_sd, crop, is_symmetric=is_symmetric, is_crowded=is_crowded)
+        if is_symmetric and turn >= FIRST_ROUNDS:  # before, the centre is not good enough to tell partners
+            own = _own(seen * outline, centre, smooth_sd)
         centre = centre_of(smooth * outline * own, centre, within)
     if is_symmetric:
         contrast = np.where(own > 0, contrast, turned(contrast, centre))
@@ -199,8 +217,7 @@ def _cut_free(crop: Crop, *, is_symmetric: bool) -> Example:
 def _own(seen: FloatArray, centre: tuple[float, float], noise_sd: float) -> FloatArray:
     """1 where a pixel (H, W) and its partner on the other side of the centre agree, 0 where something else adds."""
     excess = np.abs(seen - turned(seen, centre))
-    peak = seen[tuple(np.rint(centre).astype(int))]
-    return np.where(excess <= max(OTHERS_SDS * noise_sd, OTHERS_PART * peak), 1.0, 0.0)
+    return np.where(excess <= max(OTHERS_SDS * noise_sd, OTHERS_PART * float(seen.max())), 1.0, 0.0)
 
 
 def _radius(image: FloatArray) -> float:
@@ -250,7 +267,13 @@ def _spread(values: FloatArray) -> float:
 
 
 def _outline(
-    seen: FloatArray, centre: tuple[float, float], noise_sd: float, crop: Crop, *, is_symmetric: bool
+    seen: FloatArray,
+    centre: tuple[float, float],
+    noise_sd: float,
+    crop: Crop,
+    *,
+    is_symmetric: bool,
+    is_crowded: bool,
 ) -> FloatArray:
     """The object's outline (H, W), 1 within and fading to 0 around it; its neighbours are left out."""
     y, x = np.indices(seen.shape)
@@ -259,15 +282,40 @@ def _outline(
     level = max(OUTLINE_SDS * noise_sd, OUTLINE_PART * peak)
     # a neighbour has no partner on the other side of the centre
     paired = np.minimum(seen, turned(seen, centre))
-    for strength in (paired,) if is_symmetric else (seen, paired):
+    tried = [paired] if is_symmetric else [seen, paired]
+    if is_crowded:
+        gap_px = _first_gap(seen, distance)
+        if math.isinf(gap_px):
+            raise CutOffError(_cut_off(crop))
+        tried = [np.where(distance <= gap_px, paired, 0.0)]
+    for strength in tried:
         part = _part_at(strength > level, strength, distance)
         wide = ndimage.binary_dilation(part, iterations=BEYOND_PX)
-        if not _at_edge(wide):
+        if not _at_edge(part if is_crowded else wide):
             break
     else:
         raise CutOffError(_cut_off(crop))
     faded: FloatArray = np.clip(1.0 - ndimage.distance_transform_edt(~wide) / (BEYOND_PX + 1), 0.0, 1.0)
     return faded
+
+
+def _first_gap(seen: FloatArray, distance: FloatArray) -> float:
+    """Distance in px at which the contrast around an object is least before it rises to its neighbours'.
+
+    Infinite where it does not rise. It is that of the median around the centre, which neighbours on less than half
+    of the way round do not change.
+    """
+    radii = np.arange(min(distance.shape) // 2)
+    profile = np.array([np.median(seen[np.abs(distance - radius) <= 0.7]) for radius in radii])
+    low = np.flatnonzero(profile < 0.5 * profile.max())
+    low = low[low > profile.argmax()]
+    if not low.size:
+        return math.inf
+    after = profile[low[0] :]
+    gap = int(after.argmin())
+    if after[gap:].max() - after[gap] < NEIGHBOURS_PART * profile.max():
+        return math.inf
+    return float(radii[low[0] + gap])
 
 
 def _cut_off(crop: Crop) -> str:

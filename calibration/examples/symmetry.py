@@ -21,10 +21,12 @@ from scipy import ndimage
 
 FloatArray = npt.NDArray[np.float64]
 
-ROUNDS = 20
+ROUNDS = 40
 CLOSE_PX = 1e-4
 LARGEST_STEP_PX = 0.5
-AGREE_SDS = 3.0
+AGREE_SDS, AGREE_PART = 3.0, 0.12
+"""Difference of two partners, in standard deviations of their noise and over the object's contrast, up to which
+they are alike."""
 MISFIT, ALIKE = 1.3, 0.01
 """Square difference from a symmetric image over what noise explains, and what may be beyond, over the image's own,
 up to which it counts as symmetric. Ellipses with axes 1 to 1.1 differ by 0.01 from round ones."""
@@ -56,9 +58,10 @@ def centre_of(contrast: FloatArray, start: tuple[float, float], within_px: float
         curve = np.array(
             [[-(by_y * ky[:, None]).real.sum(), mixed], [mixed, -(by_x * kx[None, :]).real.sum()]]
         )
-        if np.linalg.eigvalsh(curve).max() >= 0:
-            break
-        step = -np.linalg.solve(curve, slope)
+        if np.linalg.eigvalsh(curve).max() < 0:
+            step = -np.linalg.solve(curve, slope)
+        else:  # not yet on the peak: uphill
+            step = LARGEST_STEP_PX * slope / max(float(np.abs(slope).max()), 1e-300)
         step *= min(1.0, LARGEST_STEP_PX / max(float(np.abs(step).max()), 1e-12))
         at = at + step
         if np.abs(step).max() < CLOSE_PX:
@@ -85,7 +88,8 @@ def one_sided(image: FloatArray, noise_sd: float) -> tuple[FloatArray, float]:
     """
     other = turned(image)
     fainter = np.where(np.abs(image) <= np.abs(other), image, other)
-    agree = np.abs(image - other) <= AGREE_SDS * math.sqrt(2) * noise_sd
+    least = max(AGREE_SDS * math.sqrt(2) * noise_sd, AGREE_PART * float(np.abs(image).max()))
+    agree = np.abs(image - other) <= least
     both = np.where(agree, 0.5 * (image + other), fainter)
     removed = float(((image - both)[~agree] ** 2).sum()) / max(float((image**2).sum()), 1e-12)
     return both, removed

@@ -18,14 +18,13 @@ import numpy.typing as npt
 from acquisition.simulated.sequence import BufferSource
 from acquisition.simulated.world import Particles
 from acquisition.simulated.world_camera import WorldCamera, changed
+from calibration.pipelines.grey_values import as_grey, gain_for
 from calibration.pipelines.objects import PipelineObjects
 from stream.errors import ConfigurationError
 
 FloatArray = npt.NDArray[np.float64]
 TIMED = 20
 """Frames over which the time to draw one is averaged."""
-BACKGROUND_PART, BRIGHTEST_PART = 0.5, 0.9
-"""Of the full scale, for the median and the largest value of the first image: which comes first sets the gain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +108,6 @@ class PipelineCamera(WorldCamera):
         self._objects = None
 
 
-def gain_for(image: FloatArray, offset: float, full_scale: float) -> float:
-    """Grey values for each unit of a pipeline's image, so that the image neither is dark nor clipped."""
-    middle, largest = float(np.median(np.abs(image))), float(np.abs(image).max())
-    limits = [
-        (part * full_scale - offset) / value
-        for part, value in ((BACKGROUND_PART, middle), (BRIGHTEST_PART, largest))
-        if value > 0
-    ]
-    return max(min(limits, default=1.0), np.finfo(float).tiny)
-
-
 class DrawnByPipeline:
     """Draws the particles of the world as objects of a pipeline, in grey values `offset + gain * lamp * image`."""
 
@@ -141,6 +129,5 @@ class DrawnByPipeline:
         p = particles
         self._objects.keep(p.identity)
         image = self._objects.draw(p.identity, p.x_um, p.y_um, p.z_um)
-        grey = np.rint(self._offset + self._gain * self.lamp * image)
-        out[...] = np.clip(grey, 0, np.iinfo(self.dtype).max)
+        out[...] = as_grey(image, self._gain * self.lamp, self._offset, self.dtype)
         self._took_s.append(time.perf_counter() - began)

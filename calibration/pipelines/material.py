@@ -46,6 +46,11 @@ def from_pipeline(
     return units, partial(_material, path, name, units, psf_text.pack(found.model))
 
 
+def _in_words(path: Path, name: str, units: Units) -> str:
+    learnt = ", ".join(each.name for each in units.properties)
+    return f"pipeline {path.name}" + (f":{name}" if name else "") + (f" for {learnt}" if learnt else "")
+
+
 def _material(path: Path, name: str, units: Units, particle: str) -> Material:
     recorder = Recorder(load_pipeline(path, name))
     pixel = units.pixel_size_um
@@ -58,7 +63,7 @@ def _material(path: Path, name: str, units: Units, particle: str) -> Material:
         half_range_um=units.half_range_um,
         noise_contrast=units.noise_contrast,
         peak_contrast=units.peak_contrast,
-        made_from=f"pipeline {path.name}" + (f":{name}" if name else ""),
+        made_from=_in_words(path, name, units),
         particle=psf_text.unpack(particle, path.name) if particle else None,
         knee=units.knee,
         kinds=len(units.kind_names),

@@ -17,6 +17,7 @@ from calibration.pipelines.errors import PipelineError
 from calibration.pipelines.labels import ANGLE, Objects, Term, objects_of, unit_of
 from calibration.pipelines.loading import Loaded
 from calibration.pipelines.recording import Drawn, Recorder, Symmetry
+from calibration.training.material import KNEE, LARGEST_PEAK
 from engines.network.layout import MOST_KINDS
 from engines.network.learnt import LearntProperty
 from engines.network.model_card import Normalisation, Polarity
@@ -37,14 +38,14 @@ SAME_PIXEL = 0.02
 SPARE = 0.02
 """Of a range that is added at both ends, as the images seen do not reach them."""
 LEAST_DEPTH_UM = 1e-3
+CLOCK_S = 1e-4
+"""Least processor time of an image, where a clock is too coarse to tell."""
 CROP_S = 0.01
 """Processor time of a training for a crop of 128 px, small network, s: drawing is to take about as long."""
 CROPS, FIRST = (0, 8), (4, 6)
 """Exponents of two: an image for each crop to one for 256; 16 to 64 images to begin with."""
 LARGEST_REACH_PX, PART_OF_PEAK = 32, 0.25
 """An object reaches as far as the rms contrast around it stays above this part of its largest."""
-LARGEST_PEAK, KNEE = 40.0, 10.0
-"""As in `calibration.training.material`: contrasts are compressed where peaks are so far above the noise."""
 NOISE_OF_PEAK = 0.01
 """The noise counts as this part of the mean peak at least, for pipelines that draw none."""
 
@@ -100,7 +101,7 @@ def survey(
         drawn.append(recorder.draw(SEED + len(drawn)))
         if len(drawn) >= FEWEST_IMAGES and time.process_time() - begun_s > PATIENCE_S:
             break
-    draw_s = (time.process_time() - begun_s) / max(1, len(drawn) - 1)
+    draw_s = max((time.process_time() - begun_s) / max(1, len(drawn) - 1), CLOCK_S)
     shape = drawn[0].image.shape
     if any(each.image.shape != shape for each in drawn):
         raise PipelineError(f"the images of {loaded.path} differ in size; give all the same output_region")
@@ -165,7 +166,7 @@ def survey(
 
 def _power_of_two(number: float, ends: tuple[int, int]) -> int:
     """The exponent next to a number: in steps, so that computers much alike train alike from the same seed."""
-    return int(np.clip(round(math.log2(max(number, 1e-6))), *ends))
+    return int(np.clip(round(math.log2(number)), *ends))
 
 
 def _inside(objects: Objects, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:

@@ -32,7 +32,7 @@ class ImageExamination:
             maps: npt.NDArray[np.float32] = network(torch.from_numpy(images).to(device)).float().cpu().numpy()
             return maps
 
-        scores = self._held_out.score(detect, read=self._method.decode)
+        scores = self._held_out.score(detect, read=self._method.reader(self._material.learnt))
         return self._loss(network, device), scores.summary()
 
     def _loss(self, network: nn.Module, device: torch.device) -> float:

@@ -6,6 +6,7 @@ import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -62,9 +63,7 @@ def measure_sigma_scale(
         maps: npt.NDArray[np.float32] = network(torch.from_numpy(given)).numpy()
         return maps
 
-    def read(planes: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        return decode(planes, material.learnt)
-
+    read = partial(decode, learnt=material.learnt)
     score = HeldOut(material, images, SCORING_SEED + 2).score(detect, read=read)
     errors = score.evaluation.errors
     axes = "xyz" if material.depth else "xy"

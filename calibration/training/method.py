@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -71,8 +72,12 @@ class Method:
 
     build: Callable[[TrainingSettings, Any], nn.Module]
     loss: Callable[[torch.Tensor, Any, Any], LossParts]
-    decode: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
+    decode: Callable[..., npt.NDArray[np.float64]]
     rate_at: Callable[[float], float]
     given: Callable[[Any, Any], torch.Tensor]
     examine: Callable[[Any, Method], Examination]
     half_on_cpu: Callable[[], bool] = never
+
+    def reader(self, learnt: int) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]:
+        """`decode` for a network that learnt so many numbers beside place and class; not all methods can."""
+        return partial(self.decode, learnt=learnt) if learnt else self.decode

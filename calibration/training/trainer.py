@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -69,11 +67,6 @@ def given(scene: Scene, material: Material) -> torch.Tensor:
 
 OURS = Method(_build, _loss, decode, rate_at, given, ImageExamination)
 """The network of `liveptv train`."""
-
-
-def learning(learnt: int) -> Method:
-    """The method for a network that learns so many numbers beside place and class."""
-    return replace(OURS, decode=partial(decode, learnt=learnt)) if learnt else OURS
 
 
 class Trainer:

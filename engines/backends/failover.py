@@ -29,6 +29,11 @@ BLANK_RUN = 10
 about a second of a live run. Doubled after each check, so that checks cost little."""
 ALWAYS_KNOWN = [name not in Detections.MORE for name in Detections.COLUMNS]
 """The columns that a network always gives numbers in."""
+KNOWN_IN_THE_PLANE = [
+    known and name not in ("z_um", "sigma_z_um")
+    for name, known in zip(Detections.COLUMNS, ALWAYS_KNOWN, strict=True)
+]
+"""Those of a network without depth."""
 ANSWER_S = 60.0
 """Longest wait for that check."""
 
@@ -158,7 +163,8 @@ class GuardedEngine(EngineAround):
     def _look(self, frame: Frame, detections: Detections) -> None:
         """Raise `WrongNumbersError` for wrong results that the back end's own checks cannot see."""
         if len(detections):
-            if not np.isfinite(detections.table[ALWAYS_KNOWN]).all():
+            known = ALWAYS_KNOWN if self.info.depth else KNOWN_IN_THE_PLANE
+            if not np.isfinite(detections.table[known]).all():
                 raise WrongNumbersError(
                     f"{self._name} gave positions that are not finite numbers in frame {frame.info.frame}"
                 )

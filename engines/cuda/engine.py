@@ -101,12 +101,8 @@ class GpuEngine:
     def info(self) -> EngineInfo:
         """What this engine is; `details["agreement"]` compares it with ONNX Runtime."""
         card, facts = self._card, self._back_end.device.facts
-        details: dict[str, Any] = {
-            "polarity": card.polarity,
+        details: dict[str, Any] = card.facts | {
             "workers": self._work.workers,
-            "z_um": list(card.z_range_um),
-            "size": card.size,
-            "scores": card.scores,
             "refine": False if self._refiner is None else self._refiner.counts(),
             "fit_on": self._fit_on,
             "precision": "float16" if self._back_end.half else "float32",

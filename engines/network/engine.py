@@ -114,14 +114,9 @@ class NetworkEngine:
     def info(self) -> EngineInfo:
         """What this engine is."""
         card = self._model.card
-        details: dict[str, Any] = {
-            "polarity": card.polarity,
+        details: dict[str, Any] = card.facts | {
             "workers": self._work.workers,
             "precision": self._network.precision,
-            **({"z_um": list(card.z_range_um)} if card.depth else {}),
-            **({"kind_names": list(card.kind_names)} if card.kind_names else {}),
-            "size": card.size,
-            "scores": card.scores,
             "refine": False if self._refiner is None else self._refiner.counts(),
             "prediction": False if self._prediction is None else self._prediction.counts(),
             "stated_errors": {} if self._refiner is None else self._refiner.stated(),

@@ -83,6 +83,16 @@ class ModelCard(TrainedCard):
         return -1.0 if self.polarity == "dark" else 1.0
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """What an engine says of its network, for the run's file and the report."""
+        found: dict[str, Any] = {"polarity": self.polarity, "size": self.size, "scores": self.scores}
+        if self.depth:
+            found["z_um"] = list(self.z_range_um)
+        if self.kind_names:
+            found["kind_names"] = list(self.kind_names)
+        return found
+
+    @property
     def processor_only(self) -> str:
         """Why programs of NVIDIA's GPUs, which prepare and select on the GPU, cannot run it; "" where they can."""
         if self.learnt:

@@ -28,21 +28,25 @@ class Holograms:
         wavelength_um: float = 0.633,
         medium_index: float = 1.33,
         photons: float = 10_000.0,
+        pixel_fill: float = 1.0,
         depth_um: Sequence[float] = (2.0, 6.0),
         reach_um: float = 6.4,
         typical_radius_um: float = 0.2,
         typical_index: float = 1.58,
+        least_of_surest: float = 0.04,
     ) -> None:
         self._optics = {
             "numerical_aperture": numerical_aperture,
             "wavelength_um": wavelength_um,
             "medium_index": medium_index,
+            "pixel_fill": pixel_fill,
         }
         self._sought = {
             "depth_um": (float(depth_um[0]), float(depth_um[1])),
             "typical_radius_um": typical_radius_um,
             "typical_index": typical_index,
             "noise": photons**-0.5,
+            "least_of_surest": least_of_surest,
         }
         self._reach_um = reach_um
         self._search: SphereSearch | None = None

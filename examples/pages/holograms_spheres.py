@@ -27,15 +27,15 @@ def obliquity() -> np.ndarray:
     return 1 / np.sqrt(1 - np.minimum(sine2, 0.99))
 
 
-sphere = dt.MieSphere(
-    position=lambda: np.random.uniform(-BORDER, SIDE + BORDER, 2),
-    z=lambda: np.random.uniform(*DEPTH_UM) / PIXEL_UM,
-    radius=lambda: np.random.uniform(*RADIUS_UM) * 1e-6,
-    refractive_index=lambda: np.random.uniform(*INDEX),
-    mode="hybrid",
-    amp_factor=-((WAVENUMBER * PIXEL_UM) ** 2) / (2 * np.pi),
-    pupil=obliquity(),
-)
+PLACE = {
+    "position": lambda: np.random.uniform(-BORDER, SIDE + BORDER, 2),
+    "z": lambda: np.random.uniform(*DEPTH_UM) / PIXEL_UM,
+}
+AS_IN_A_MICROSCOPE = {
+    "mode": "hybrid",
+    "amp_factor": -((WAVENUMBER * PIXEL_UM) ** 2) / (2 * np.pi),
+    "pupil": obliquity(),
+}
 microscope = dt.Brightfield(
     NA=NA,
     wavelength=WAVELENGTH_UM * 1e-6,
@@ -45,6 +45,30 @@ microscope = dt.Brightfield(
     output_region=(0, 0, SIDE, SIDE),
     padding=(PADDING,) * 4,
 )
-pipeline = microscope(sphere ^ (lambda: np.random.randint(1, MOST + 1))) >> dt.Gaussian(
-    sigma=lambda: np.random.uniform(0.8, 1.2) / np.sqrt(PHOTONS)
+
+
+def some(sphere: dt.Feature) -> dt.Feature:
+    """Images of up to `MOST` such spheres, with the noise of photons."""
+    return microscope(sphere ^ (lambda: np.random.randint(1, MOST + 1))) >> dt.Gaussian(
+        sigma=lambda: np.random.uniform(0.8, 1.2) / np.sqrt(PHOTONS)
+    )
+
+
+# to train on: any size and index
+pipeline = some(
+    dt.MieSphere(
+        radius=lambda: np.random.uniform(*RADIUS_UM) * 1e-6,
+        refractive_index=lambda: np.random.uniform(*INDEX),
+        **PLACE,
+        **AS_IN_A_MICROSCOPE,
+    )
+)
+# the sample: polystyrene spheres of two sizes
+two_sizes = some(
+    dt.MieSphere(
+        radius=lambda: np.random.choice([0.15, 0.23]) * 1e-6,
+        refractive_index=1.58,
+        **PLACE,
+        **AS_IN_A_MICROSCOPE,
+    )
 )

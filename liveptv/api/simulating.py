@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -69,3 +70,58 @@ def simulate(
     for image, (x_um, y_um, z_um) in zip(images, frames, strict=True):
         renderer.render(x_um, y_um, z_um, image)
     return Images(images, model.pixel_size_um)
+
+
+def simulate_objects(
+    positions: pd.DataFrame,
+    pipeline: str | Path,
+    *,
+    dtype: Literal["uint8", "uint16"] = "uint16",
+    gain: float | None = None,
+    seed: int = 0,
+) -> tuple[Images, pd.DataFrame]:
+    """Draw the objects of a DeepTrack pipeline at known positions, as the simulated microscope does.
+
+    Parameters
+    ----------
+    positions : pandas.DataFrame
+        One row a particle and frame: `frame`, `particle` (a number; each keeps its object), `x_um`, `y_um` (from
+        the centre of the first pixel), `z_um` (relative to the focal plane; 0 where it is left out).
+    pipeline : str or Path
+        `pipeline.py` or `pipeline.py:NAME`: objects, optics and noise. Its file is run.
+    dtype, gain, seed : optional
+        Pixel type; grey values for each unit of the pipeline's images (left out: so that the first is neither dark
+        nor clipped); seed of objects and noise.
+
+    Returns
+    -------
+    Images, pandas.DataFrame
+        A numpy array (T, H, W), from frame 0 to the last one; `positions` with what describes each object
+        (`radius_um`, `kind` ...).
+
+    Raises
+    ------
+    ConfigurationError
+        For a table that cannot be used.
+    PipelineError
+        Without deeptrack, and for a pipeline that fails or cannot be drawn at given positions.
+    """
+    from calibration.pipelines.grey_values import as_grey, gain_for
+    from calibration.pipelines.objects import PipelineObjects
+
+    if "particle" not in positions:
+        raise ConfigurationError("the table has no column 'particle', by which a particle keeps its object")
+    frames = positions_by_frame(positions)
+    order = np.argsort(positions["frame"].to_numpy(), kind="stable")
+    ordered = positions.iloc[order].reset_index(drop=True)
+    identity = ordered["particle"].to_numpy(np.int64)
+    objects = PipelineObjects(str(pipeline), seed)
+    kind = np.dtype(dtype)
+    scale = gain or gain_for(objects.first_image, 0.0, float(np.iinfo(kind).max))
+    images = np.empty((len(frames), *objects.shape), kind)
+    first = 0
+    for image, (x_um, y_um, z_um) in zip(images, frames, strict=True):
+        here = identity[first : first + len(x_um)]
+        image[...] = as_grey(objects.draw(here, x_um, y_um, z_um), scale, 0.0, kind)
+        first += len(x_um)
+    return Images(images, objects.pixel_size_um), ordered.assign(**objects.properties(identity))

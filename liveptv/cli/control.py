@@ -40,6 +40,7 @@ def control(
     """Replay a recorded run to a controller, and compare its commands with the recorded ones."""
     from liveptv.config import load_experiment
     from liveptv.foreign_code import controller_code
+    from liveptv.session.builders.control import flow_follower
     from tracking.control.controllers import load_controller
     from tracking.control.reconsider import reconsider
     from tracking.trajectories.control_record import read_control
@@ -54,8 +55,9 @@ def control(
     for line in controller_code(loaded):
         warn(line)
     controller = load_controller(loaded.controller, loaded.protocol, loaded.limits.watchdog_s)
+    flow = flow_follower(loaded, in_thread=False)
     with TrajectoryFile(tracks) as file:
-        rows = [decision.row() for decision in reconsider(file, controller)]
+        rows = [decision.row() for decision in reconsider(file, controller, flow)]
     recorded = Counter(
         str(entry.get("command")) for entry in read_control(tracks) if entry["kind"] == "command"
     )

@@ -123,7 +123,7 @@ def train(
     from calibration.training.group.member import launched_member
     from liveptv.models import SHIPPED_MODEL
     from liveptv.workflows.object_model import SUFFIXES
-    from liveptv.workflows.train import check_libraries, default_processes
+    from liveptv.workflows.train import check_libraries
     from liveptv.workflows.train_volumes import check_start, is_for_volumes
 
     volumes = is_for_volumes(calibration)
@@ -147,9 +147,8 @@ def train(
         check_libraries()
         import torch
 
-        from calibration.training.settings import TrainingSettings
         from liveptv.workflows.examples import recipe_of
-        from liveptv.workflows.train import recipe_for, train_model
+        from liveptv.workflows.train import recipe_for, settings_for, train_model
         from liveptv.workflows.train_volumes import for_volumes, train_volume_model
 
         first = member is None or member.first
@@ -178,16 +177,14 @@ def train(
                 )
         elif on_gpu:
             processes = 1
-        settings = TrainingSettings(
-            size="large" if size == "large" else "small",
-            minutes=minutes,
+        settings = settings_for(
+            minutes,
+            size,
             seed=seed,
-            processes=processes or default_processes(),
-            device="cuda" if on_gpu else "cpu",
-            batch=batch or (256 if on_gpu else 16),
+            processes=processes,
+            batch=batch,
             start_from=start_from,
             checkpoint=checkpoint,
-            score_every_s=max(5.0, min(60.0, 60.0 * minutes / 20)),
         )
         if volumes:
             assert calibration is not None
@@ -370,7 +367,8 @@ class _Line:
 def _scores(scores: dict[str, Any]) -> str:
     if any(name.startswith("f1_snr") for name in scores):
         return f"; SNR {volume_scores(scores)}"
-    if not scores or scores.get("z_um") is None or scores.get("false") is None:
+    if not scores or scores.get("missed") is None or scores.get("false") is None:
         return ""
     missed, false = 100 * scores["missed"], 100 * scores["false"]
-    return f", missed {missed:.1f} %, false {false:.1f} %, rms error of z {scores['z_um']:.1f} um"
+    depth = "" if scores.get("z_um") is None else f", rms error of z {scores['z_um']:.1f} um"
+    return f", missed {missed:.1f} %, false {false:.1f} %{depth}"

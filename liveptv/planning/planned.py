@@ -15,9 +15,9 @@ from stream.errors import ConfigurationError
 from tracking.physics.channel.derived import flow_rate_ul_s, pressure_gradient_pa_m, wall_shear
 from tracking.physics.channel.model import flow_of
 from tracking.physics.channel.parameters import FLOOR, PARAMETERS, VELOCITY
-from tracking.physics.planning.camera import findings
+from tracking.physics.planning.camera import Finding, findings
 from tracking.physics.planning.diffusion import relative_error_of_d
-from tracking.physics.planning.precision import QUANTITIES, Outcome, Plan, errors_of, outcome
+from tracking.physics.planning.precision import QUANTITIES, RELATIVE, Outcome, Plan, errors_of, outcome
 from tracking.physics.planning.proposal import (
     MORE_SLICES,
     best_slices,
@@ -30,6 +30,8 @@ from tracking.physics.planning.proposal import (
 )
 from tracking.physics.planning.view import Slices
 
+LEAST_RELATIVE = 0.005
+"""Depths of a real detector are not right to less, over the range."""
 CANDIDATES = 4
 """Times the slices that cover the channel among which the best ones are looked for."""
 
@@ -60,6 +62,7 @@ def plan_of(experiment: Experiment) -> dict[str, Any]:
     looked_at = findings(
         plan.view, given.camera, fastest, plan.slices.total_frames, "diffusion" in given.wanted, depth
     )
+    looked_at += _calibration(given)
     result: dict[str, Any] = {
         "slices": [
             {"focus_um": focus, "frames": frames, "tracks": float(tracks)}
@@ -94,15 +97,25 @@ def plan_of(experiment: Experiment) -> dict[str, Any]:
     return result
 
 
+def _calibration(given: Inputs) -> list[Finding]:
+    """Says where the errors that are wanted are smaller than those that all particles have in common."""
+    small = [name for name, error in given.wanted.items() if name in RELATIVE and error < LEAST_RELATIVE]
+    if not small:
+        return []
+    text = (
+        f"below {100 * LEAST_RELATIVE:g} % errors that all particles share decide, which are not in the plan: "
+        "pixel size, depth scale, refraction factor"
+    )
+    return [Finding("calibration", "caution", text)]
+
+
 def _errors(found: Outcome, plan: Plan, given: Inputs) -> dict[str, float]:
     wanted = tuple(given.wanted)
     told = [name for name in QUANTITIES if name in wanted or _is_fitted(name, plan)]
     if not set(wanted) - {"diffusion"}:
         told = []
     errors = errors_of(found.fit, tuple(told), given.consistency_error)
-    errors["diffusion"] = relative_error_of_d(
-        plan.view, found.fit.tracks, found.count, given.camera.exposure_s
-    )
+    errors["diffusion"] = relative_error_of_d(plan.view, found.fit, found.count, given.camera.exposure_s)
     return errors
 
 

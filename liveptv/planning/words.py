@@ -62,7 +62,8 @@ def _frames(frames: list[float]) -> str:
 
 def _time(found: dict[str, Any]) -> str:
     pauses = len(found["slices"]) - 1
-    beside = f", with {pauses} moves of {found['settle_s']:g} s" if pauses else ""
+    moves = f"{pauses} move{'s' if pauses > 1 else ''}"
+    beside = f", with {moves} of {found['settle_s']:g} s" if pauses else ""
     return f"{_seconds(found['seconds'])} at {found['frame_rate_hz']:g} Hz{beside}"
 
 

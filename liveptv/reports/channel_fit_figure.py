@@ -44,7 +44,7 @@ def draw_fit(axes: Axes, fit: ChannelFit) -> None:
     for wall in (0.0, section.depth_um):
         axes.axhline(wall, color=TWO, lw=1, ls="--", label="wall" if wall == 0.0 else None)
     axes.set(xlabel="velocity along the channel (µm/s)", ylabel="height above the floor (µm)")
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(frameon=False, fontsize=9, loc="center left")
     axes.grid(visible=True, alpha=0.25)
 
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from liveptv.config.sections import ChannelSettings
 from liveptv.flow_fit.run_settings import channel_of
 from liveptv.reports.profile import floor_height_um
+from stream.errors import ConfigurationError
+from tracking.physics.channel.derived import velocity_gradient
+from tracking.physics.channel.fit import fit_channel
+from tracking.physics.channel.parameters import prior_of
 from tracking.physics.diffusion.estimate import DiffusionResult, diffusion_of, plain
 from tracking.physics.diffusion.maps import DiffusionMap, FarFromWalls, along, far_from_walls
 from tracking.physics.diffusion.settings import DiffusionSettings
 from tracking.physics.diffusion.stokes_einstein import Derived
+from tracking.physics.sections.shapes import Rectangle
+from tracking.physics.tracks.from_trajectories import velocities_of
 from tracking.trajectories.file import Trajectories
 from tracking.trajectories.heights import factor_of, heights_um
 
@@ -70,6 +79,8 @@ class DiffusionFindings:
         if self.third is not None:
             text = _in_words(self.third.value, self.third.standard_error, _UNITS[self.third.quantity])
             found.append((self.third.quantity, text))
+        if result.drift == "common":
+            found.append(("drift", "the common drift of all particles was removed"))
         cut = f", {result.cut} taken for wrong links" if result.cut else ""
         found.append(("from", f"{result.displacements} displacements of {result.tracks} tracks{cut}"))
         return found
@@ -153,6 +164,7 @@ def diffusion_findings(
     attributes = trajectories.attributes
     known = settings_of(attributes) if settings is None else settings
     position, sigma = positions_um(trajectories)
+    channel = channel_of(attributes)
     result = diffusion_of(
         trajectories.track,
         trajectories.time_s + np.nan_to_num(trajectories.time_offset_s),
@@ -160,11 +172,11 @@ def diffusion_findings(
         sigma,
         exposure_s=1e-3 * (exposure_of(trajectories) if exposure_ms is None else exposure_ms),
         localisation=known.localisation_um,
+        gradient=None if channel is None else gradient_of_flow(trajectories, channel),
     )
     if result.displacements == 0:
         return None
     axis = map_axis(len(result.axes))
-    channel = channel_of(attributes)
     walls = None
     if channel is not None and len(result.axes) == len(AXES):
         floor = floor_height_um(channel, attributes)
@@ -183,6 +195,18 @@ def diffusion_findings(
     return DiffusionFindings(
         result, over, edges, along(result, axis, edges), far, known.third(d, error), walls, known
     )
+
+
+def gradient_of_flow(
+    trajectories: Trajectories, channel: ChannelSettings
+) -> Callable[[FloatArray], FloatArray] | None:
+    """The gradient of the flow that fits the tracks, at places (3, K); None where they are too few, or in 2D."""
+    section = Rectangle(channel.width_um, channel.depth_um)
+    try:
+        fit = fit_channel(velocities_of(trajectories), section, prior_of(section))
+    except ConfigurationError:  # few tracks, or no depths: shear is then looked for in the tracks alone
+        return None
+    return partial(velocity_gradient, fit) if fit.settled else None
 
 
 def settings_of(attributes: dict[str, Any]) -> DiffusionSettings:

@@ -16,7 +16,7 @@ from liveptv.session.result_age import ResultAge
 from liveptv.volumes.account import VolumeAccount, unit_of
 from tracking.trajectories.schema import RecordArray
 
-QUIET = {"measured", "answer", "command", "process", "monitor", "commands", "start", "report"}
+QUIET = {"measured", "flow", "answer", "command", "process", "monitor", "commands", "start", "report"}
 WRONG = {"lost", "kill", "policy", "finish", "recovered"}
 MOST_EVENTS = 200  # in the table; the file has all of them
 SHOWN_COUNTS = ("received", "sent", "dropped")

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from calibration.training.property_scores import PropertyScore
@@ -148,22 +149,37 @@ def course_figure(course: list[dict[str, Any]]) -> Figure:
     """Missed, false and errors over the training time; `course` are the scores of `Course`."""
     figure = Figure(figsize=(10, 3.4), dpi=120, layout="constrained")
     parts, errors = figure.subplots(1, 2)
-    minutes = [row["trained_s"] / 60 for row in course]
-
-    def values(name: str, factor: float = 1.0) -> list[float]:
-        return [math.nan if row.get(name) is None else factor * row[name] for row in course]
-
-    for name, colour in (("missed", BLUE), ("false", RED)):
-        parts.plot(minutes, values(name, 100), "o-", ms=3, color=colour, label=name)
+    draw_course(parts, course)
     for axis, colour in LINES:
-        errors.plot(minutes, values(f"{axis}_um"), "o-", ms=3, color=colour, label=axis)
-    parts.set(xlabel="training time (min)", ylabel="missed, false (%)", yscale="log")
-    errors.set(xlabel="training time (min)", ylabel="rms error of lone particles (µm)", yscale="log")
-    for axes in (parts, errors):
-        plain_log_ticks(axes.yaxis)
-        axes.legend(frameon=False)
-        axes.grid(visible=True, which="both", alpha=0.25)
+        minutes, values = _over_minutes(course, f"{axis}_um")
+        if axis == "z" and all(map(math.isnan, values)):
+            continue
+        errors.plot(minutes, values, "o-", ms=3, color=colour, label=axis)
+    errors.set(ylabel="rms error of lone particles (µm)")
+    _as_course(errors)
     return figure
+
+
+def draw_course(axes: Axes, course: list[dict[str, Any]]) -> None:
+    """Missed and false particles, %, over the training time."""
+    for name, colour in (("missed", BLUE), ("false", RED)):
+        axes.plot(*_over_minutes(course, name, 100.0), "o-", ms=3, color=colour, label=name)
+    axes.set(ylabel="missed, false (%)")
+    _as_course(axes)
+
+
+def _over_minutes(
+    course: list[dict[str, Any]], name: str, factor: float = 1.0
+) -> tuple[list[float], list[float]]:
+    values = [math.nan if row.get(name) is None else factor * row[name] for row in course]
+    return [row["trained_s"] / 60 for row in course], values
+
+
+def _as_course(axes: Axes) -> None:
+    axes.set(xlabel="training time (min)", yscale="log")
+    plain_log_ticks(axes.yaxis)
+    axes.legend(frameon=False)
+    axes.grid(visible=True, which="both", alpha=0.25)
 
 
 def distance_figure(scores: Scores) -> Figure:
@@ -177,6 +193,8 @@ def distance_figure(scores: Scores) -> Figure:
     for n, group in enumerate(groups):
         left.annotate(f"of {group.particles}", (n, 100 * group.missed), ha="center", va="bottom", fontsize=8)
     for axis, colour in LINES:
+        if axis == "z" and not scores.evaluation.depth:
+            continue
         rms = [g.errors[axis].rms_um if axis in g.errors else math.nan for g in groups]
         right.plot(place, rms, "o-", ms=4, color=colour, label=axis)
     left.set(ylabel="missed (%)")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from acquisition.physics.optics import OpticsModel
 from liveptv.shadowed_packages import home_first
@@ -41,12 +41,13 @@ class PipelineOf(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A trained model, its scores on fresh images, and its report."""
+    """A trained model, its scores on fresh images, its report, and the scores during the training (`Course`)."""
 
     model: Path
     page: Path
     card: ModelCard
     scores: Scores
+    course: list[dict[str, Any]]
 
 
 def check_libraries() -> None:
@@ -62,6 +63,35 @@ def check_libraries() -> None:
 def default_processes() -> int:
     """One process per CPU core, up to `MOST_PROCESSES`."""
     return min(MOST_PROCESSES, os.cpu_count() or 1)
+
+
+def settings_for(
+    minutes: float,
+    size: str,
+    *,
+    seed: int = 0,
+    processes: int | None = None,
+    batch: int | None = None,
+    start_from: Path | None = None,
+    checkpoint: Path | None = None,
+) -> TrainingSettings:
+    """The settings of a training on this computer, on its GPU where it has one. Needs torch."""
+    import torch
+
+    from calibration.training.settings import TrainingSettings
+
+    on_gpu = torch.cuda.is_available()
+    return TrainingSettings(
+        size="large" if size == "large" else "small",
+        minutes=minutes,
+        seed=seed,
+        processes=processes or (1 if on_gpu else default_processes()),
+        device="cuda" if on_gpu else "cpu",
+        batch=batch or (256 if on_gpu else 16),
+        start_from=start_from,
+        checkpoint=checkpoint,
+        score_every_s=max(5.0, min(60.0, 60.0 * minutes / 20)),
+    )
 
 
 def read_optics(text: str) -> OpticsModel:
@@ -120,21 +150,20 @@ def train_model(
     from calibration.training.scoring import SCORING_SEED, HeldOut
     from calibration.training.settings import TrainingError
     from calibration.training.train import train
-    from calibration.training.trainer import learning
+    from calibration.training.trainer import OURS
     from engines.network.model import OnnxModel
     from liveptv.reports.training_page import write_training_page
 
     start = settings.start_from
     weights = None if start is None else read_weights(start, settings.size)
-    material = recipe()
-    method = learning(material.learnt)
     with home_first():
         agreed = f"liveptv {version('liveptv')}, calibration {calibration_sha256}, {settings.device}; "
-        course = train(recipe, settings, weights, on_progress, method, member, agreed)
+        course = train(recipe, settings, weights, on_progress, member=member, agreed=agreed)
     if member is not None and not member.first:
         return None
     if not course.weights:
         raise TrainingError("the training ended before its first result; give it more --minutes")
+    material = recipe()
     scale = measure_sigma_scale(material, settings, course.weights)
     card = make_card(material, settings, course, calibration_sha256, scale)
     export(output, course.weights, card, material.particle, material.others)
@@ -143,7 +172,7 @@ def train_model(
         export(output, course.weights, card, with_measured_errors(material, model), material.others)
     as_written = replace(material, properties=card.properties)
     scores = HeldOut(as_written, REPORTED_IMAGES, SCORING_SEED + 1).score(
-        model, at_once=1, sigma_scale=model.card.sigma_scale, read=method.decode
+        model, at_once=1, sigma_scale=model.card.sigma_scale, read=OURS.reader(material.learnt)
     )
     page = write_training_page(output, model.card, course.scores, scores)
-    return Trained(output, page, model.card, scores)
+    return Trained(output, page, model.card, scores, course.scores)

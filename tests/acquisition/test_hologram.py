@@ -80,7 +80,7 @@ def test_a_pixel_sees_the_mean_over_its_area():
     )
     fringes = np.abs(mean - 1).max()
     assert np.abs(ours - mean).max() < 0.004 * fringes
-    assert np.abs(centres - mean).max() > 0.03 * fringes
+    assert np.abs(centres - mean).max() > 0.01 * fringes
 
 
 def test_an_aperture_wider_than_the_medium_is_refused():

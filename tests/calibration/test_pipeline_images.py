@@ -291,7 +291,7 @@ def test_a_network_learns_places_and_a_property_and_says_how_sure_it_is(tmp_path
     grey = np.clip(np.rint(100 + 60 * drawn.image), 0, 65535).astype(np.uint16)
     engine = NetworkEngine(DetectorSettings(min_confidence=0.1), card.pixel_size_um, out)
     engine.warmup(*grey.shape, grey.dtype)
-    engine.submit(Frame(FrameInfo(0, 0, 0, 0.0, 0, 0.0), grey))
+    engine.submit(Frame(FrameInfo("run", 0, 0, 0.0, 0, 0.0), grey))
     found = engine.results(60.0)[0]
     engine.close()
     assert found.properties.names == ("radius_um",)

@@ -6,17 +6,19 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 dt = pytest.importorskip("deeptrack", reason="deeptrack is not installed")
 
+import liveptv  # noqa: E402
 from acquisition.microscope.microscope import Microscope  # noqa: E402
 from acquisition.settings import MicroscopeSettings  # noqa: E402
 from acquisition.simulated.stepping import SteppedStream  # noqa: E402
-from calibration.pipelines.camera import gain_for  # noqa: E402
 from calibration.pipelines.errors import PipelineError  # noqa: E402
+from calibration.pipelines.grey_values import gain_for  # noqa: E402
 from calibration.pipelines.objects import PipelineObjects  # noqa: E402
-from stream.errors import SourceError  # noqa: E402
+from stream.errors import ConfigurationError, SourceError  # noqa: E402
 
 HEAD = "import numpy as np, deeptrack as dt\n"
 FLUORESCENCE = (
@@ -180,6 +182,25 @@ def test_without_a_pipeline_the_camera_says_what_to_set():
 def test_a_file_that_is_not_there_is_named():
     with pytest.raises(SourceError, match=r"no file missing.py"):
         microscope("missing.py")
+
+
+def test_recordings_of_a_pipelines_objects_are_simulated_at_known_positions(tmp_path):
+    positions = pd.DataFrame(
+        {
+            "frame": [0, 0, 2], "particle": [7, 9, 7], "x_um": [4.0, 8.0, 6.0], "y_um": [4.0, 5.0, 4.0],
+            "z_um": 0.0,
+        }
+    )  # fmt: skip
+    images, objects = liveptv.simulate_objects(positions, written(tmp_path, BEADS), seed=2)
+    assert images.shape == (3, 48, 64)
+    assert images.dtype == np.uint16
+    assert images[1].max() < 0.01 * images[0].max()
+    radius = objects.set_index(["frame", "particle"])["radius_um"]
+    assert radius[0, 7] == radius[2, 7] != radius[0, 9]
+    again, _ = liveptv.simulate_objects(positions, written(tmp_path, BEADS), seed=2)
+    np.testing.assert_array_equal(images, again)
+    with pytest.raises(ConfigurationError, match="particle"):
+        liveptv.simulate_objects(positions.drop(columns="particle"), written(tmp_path, BEADS))
 
 
 def test_the_gain_leaves_room_above_and_below():

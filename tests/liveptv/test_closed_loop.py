@@ -75,9 +75,8 @@ def test_a_doubled_velocity_is_reached_within_ten_seconds_and_held_when_the_pump
 def test_a_wall_shear_is_held_whatever_the_pump_delivers_and_the_record_has_every_fit(rehearse):
     one = rehearse(
         "hold_shear.toml",
-        "microscope.properties={'Pump.Gain'=0.8,'Camera.Height'=256,'Camera.ParticlesPerFrame'=40}",
-        "channel.center_y_um=102",
-        "protocol.steps=[{target=0.0024,seconds=20}]",
+        "microscope.properties={'Pump.Gain'=0.8}",
+        "protocol.steps=[{target=0.0024,seconds=18}]",
     )
     history = []
     while not one.stopped:

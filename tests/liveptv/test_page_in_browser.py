@@ -42,7 +42,7 @@ def test_a_run_is_watched_and_steered_in_a_browser_and_stopped_there(tmp_path, m
             wait(page, "slow => Math.abs(window.liveptv.measured.velocity_um_s / slow - 2) < 0.3", slow_um_s)
             act(page, "move_focus", "900")
             answers.append(page.locator("#answer").inner_text())
-            hold = page.locator("details.controller", has_text="hold flow")
+            hold = page.locator("details.controller").filter(has=page.get_by_text("hold flow", exact=True))
             hold.locator("> summary").click()
             hold.locator("input[name=max_flow_ul_s]").fill("5")
             hold.locator("input[name=target_um_s]").fill("100")

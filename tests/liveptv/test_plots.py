@@ -2,16 +2,20 @@
 
 import json
 import pickle
+from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from test_flow_command import FLOOR_UM, channel_file
 
 import liveptv
 from liveptv.cli.main import run_command_line
+from liveptv.workflows.train import Trained
 
 matplotlib.use("Agg")
 
@@ -198,3 +202,60 @@ def test_too_short_trajectories_have_no_profile(tmp_path):
     view = liveptv.open_trajectories(channel_file(tmp_path / "short.h5", tracks=5, frames=4))
     with pytest.raises(liveptv.LivePTVError, match="measure longer"):
         view.profile()
+
+
+def test_a_training_shows_how_its_scores_went():
+    scores = SimpleNamespace(evaluation=SimpleNamespace(missed=0.02, false=0.03))
+    course = [
+        {"trained_s": 60.0, "missed": 0.3, "false": 0.2},
+        {"trained_s": 120.0, "missed": 0.02, "false": None},
+    ]
+    found = liveptv.Training(Trained(Path("model.onnx"), Path("model.report.html"), None, scores, course))
+    assert repr(found) == "<Training model.onnx: 2.0 % missed, 3.0 % false>"
+    axes = found.plot()
+    assert labels(axes) == ("training time (min)", "missed, false (%)")
+    assert np.allclose(axes.lines[0].get_xydata(), [[1, 30], [2, 2]])
+    assert list(found.to_pandas().missed) == [0.3, 0.02]
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"output": "model.h5"}, "must end in .onnx"),
+        ({"size": "huge"}, "must be small or large"),
+        ({"optics": "simulated", "learn": ["radius"]}, "belong to images"),
+        ({}, "give either"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused_with_the_reason(given, match, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(liveptv.LivePTVError, match=match):
+        liveptv.train(**given)
+    assert not list(tmp_path.glob("*.onnx"))
+
+
+def test_a_calibration_shows_its_widths_and_its_beads(tmp_path):
+    x_um, y_um = (axis.ravel() for axis in np.meshgrid([40.0, 110.0, 180.0], [40.0, 110.0]))
+    places = pd.DataFrame({"x_um": x_um, "y_um": y_um})
+    focus = np.repeat(np.arange(-120.0, 121.0, 6.0), 2)
+    scan = pd.concat(places.assign(frame=n, z_um=-at) for n, at in enumerate(focus))
+    images = liveptv.simulate(scan, (190, 280), snr=20.0)
+    tifffile.imwrite(tmp_path / "scan.tif", images, imagej=True, metadata={"axes": "ZYX"})
+    made = liveptv.calibrate(
+        tmp_path / "scan.tif", tmp_path / "c.h5", z_step_um=6.0, repeats=2, pixel_size_um=0.8
+    )
+    again = liveptv.open_calibration(tmp_path / "c.h5")
+    assert np.allclose(made.to_pandas(), again.to_pandas(), equal_nan=True)
+    assert again.beads().used.sum() == 6
+    assert labels(again.plot()) == ("depth z (µm)", "standard deviation (µm)")
+    widths = again.to_pandas()
+    narrow = widths.z_um[widths.sigma_x_um.idxmin()] - widths.z_um[widths.sigma_y_um.idxmin()]
+    assert abs(narrow) == pytest.approx(150.0, abs=20.0)  # the focal lines of the simulated lens
+
+
+def test_a_recording_shows_an_image_and_the_times_of_its_frames(images, tmp_path):
+    path = tmp_path / "video.tif"
+    tifffile.imwrite(path, np.asarray(images), imagej=True, metadata={"axes": "TYX", "finterval": 0.05})
+    with liveptv.read_recording(path, pixel_size_um=0.8) as video:
+        assert labels(video.plot(2)) == PLANE
+        assert np.allclose(np.diff(video.to_pandas().time_s), 0.05)

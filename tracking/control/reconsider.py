@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stream.messages import Command
 from tracking.control.controllers import Controller
 from tracking.trajectories.playback import play
 from tracking.trajectories.reader import TrajectoryFile
+
+if TYPE_CHECKING:
+    from tracking.physics.live.follower import FlowFollower
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +40,21 @@ class Decision:
         }
 
 
-def reconsider(file: TrajectoryFile, controller: Controller) -> Iterator[Decision]:
+def reconsider(
+    file: TrajectoryFile, controller: Controller, flow: FlowFollower | None = None
+) -> Iterator[Decision]:
     """Show every frame of a recorded run to a controller; yields each command that it would have sent.
 
-    The recorded run does not respond: commands are not executed and not acknowledged. What the controller raises
-    is not caught.
+    `flow` (not in a thread) fits the flow for it. The recorded run does not respond: commands are not executed and
+    not acknowledged. What the controller raises is not caught.
     """
     measured = getattr(controller, "measured", None)
+    fitted = getattr(controller, "flow_fitted", None)
     for tracks in play(file):
+        if flow is not None and fitted is not None:
+            flow.take_in(tracks)
+            if (found := flow.poll()) is not None:
+                fitted(found)
         for command in controller.update(tracks):
             info = tracks.info
             values = measured() if measured is not None else {}

@@ -220,7 +220,9 @@ class StepSettings(_Section):
     )
     flow_ul_s: float | None = Field(None, description="set-point of the pump; left out: unchanged")
     target: float | None = Field(
-        None, description="set-point of the controller beside it: um/s for hold_flow, um for hold_focus"
+        None,
+        description="set-point of the controller beside it: um/s for hold_flow, uL/s for hold_flow_rate, Pa for "
+        "hold_shear, um for hold_focus",
     )
     settle_s: float = Field(0.0, ge=0, description="wait between arriving and measuring")
     seconds: float | None = Field(None, gt=0, description="duration, in the camera's time")

@@ -22,7 +22,7 @@ COMMIT_FRAMES = 2000
 """Frames of one commit of the joined file: bounds the memory (2,000 frames of 400 rows are 65 MB)."""
 OF_THE_FILE = {"schema", "schema_version", "run_id", "created", "axes", "versions", "writer", "statistics"}
 FRAME_FACTS = ("frame", "first_frame", "last_frame", "decided_on_frame")
-TIME_FACTS = ("time_s", "at_time_s")
+TIME_FACTS = ("time_s", "at_time_s", "from_s")
 
 
 def join(first: Path, second: Path, output: Path) -> None:

@@ -20,6 +20,8 @@ FloatArray = npt.NDArray[np.float64]
 
 UM3_PER_UL = 1e9
 UM_PER_M = 1e6
+GRADIENT_STEP = 1e-3
+"""Of a central difference, over the smaller size of the section."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,21 @@ def velocity_along(fit: ChannelFit, position_um: npt.ArrayLike) -> tuple[FloatAr
     """Velocity and its standard error, um/s, (3, K) each, at positions x, y, height (3, K) on any line."""
     places = np.asarray(position_um, np.float64)
     return with_errors(fit, lambda theta: velocity_at(fit.section, theta, fit.reference_x_um, places))
+
+
+def velocity_gradient(fit: ChannelFit, position_um: FloatArray) -> FloatArray:
+    """Gradient of the velocity along a by the position along b, 1/s, (3, 3, K), at x, y, height (3, K)."""
+    step = GRADIENT_STEP * min(fit.value("width_um"), fit.value("depth_um"))
+    columns = []
+    for axis in range(3):
+        to = np.zeros((3, 1))
+        to[axis] = step
+        ends = [
+            velocity_at(fit.section, fit.theta, fit.reference_x_um, position_um + sign * to)
+            for sign in (-1, 1)
+        ]
+        columns.append((ends[1] - ends[0]) / (2.0 * step))
+    return np.stack(columns, axis=1)
 
 
 def velocity_over_section(

@@ -8,6 +8,7 @@ the covariance-based one sufficient.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,17 @@ from scipy.stats import chi2
 
 from stream.errors import ConfigurationError
 from tracking.physics.diffusion.covariance import Estimates, Moments, localisation_um, moments, solve
+from tracking.physics.diffusion.drift import (
+    LARGER,
+    SHORT_SHARE,
+    CommonFlow,
+    common_flow,
+    drift_together,
+    of_long_tracks,
+    own_velocities,
+    without_flow,
+    without_own_velocities,
+)
 from tracking.physics.diffusion.likelihood import likeliest
 from tracking.physics.diffusion.populations import Populations, populations
 from tracking.physics.diffusion.segments import LONGEST, Segments, cut_into_segments
@@ -25,6 +37,7 @@ from tracking.physics.diffusion.shear import (
     WORTH_CORRECTING,
     corrected,
     excess_um2_s,
+    known_shear,
     noise_of_shear,
     shear_of,
     without_shear,
@@ -67,7 +80,8 @@ class DiffusionResult:
 
     `anisotropy_p`: probability of axes that differ as much or more if D is the same along all (NaN with one axis).
     `displacements` of `tracks` were used, `cut` were taken for wrong links. `interval_s` is the mean time of a
-    displacement. `segments` and `sums` are what `depth_map` and `by_track` need.
+    displacement. `drift` is what was removed: the "own" velocity of each segment, the "common" drift of all
+    particles, or "none". `segments` and `sums` are what `depth_map` and `by_track` need.
     """
 
     um2_s: float
@@ -79,6 +93,7 @@ class DiffusionResult:
     cut: int
     interval_s: float
     exposure_s: float
+    drift: str
     populations: Populations | None
     segments: Segments
     sums: Moments
@@ -100,6 +115,7 @@ class DiffusionResult:
             "cut": self.cut,
             "interval_s": plain(self.interval_s),
             "exposure_s": plain(self.exposure_s),
+            "drift": self.drift,
             "axes": [
                 {name: plain(getattr(axis, name)) for name in AxisDiffusion.__slots__} for axis in self.axes
             ],
@@ -133,6 +149,7 @@ def diffusion_of(
     drift: bool = True,
     without_outliers: bool = True,
     kinds: bool = True,
+    gradient: Callable[[FloatArray], FloatArray] | None = None,
 ) -> DiffusionResult:
     """D from trajectories.
 
@@ -149,12 +166,15 @@ def diffusion_of(
     localisation
         Localisation error of all axes, um, where it is known; left out: estimated.
     drift
-        Whether particles move with a flow or a drift; False takes none, and uses tracks of two displacements
-        better.
+        Whether particles move with a flow or a drift: the common one of all is removed, or the velocity of each
+        segment, as the data say (`tracking.physics.diffusion.drift`). False takes none.
     without_outliers
         Whether displacements that are far too long are taken for wrong links and cut.
     kinds
         Whether to look for several kinds of D among the tracks.
+    gradient
+        Of a flow that is known: that of its velocity along a by the position along b, 1/s, (axes, axes, K) at
+        places (axes, K). Left out: from the tracks.
 
     Raises `ConfigurationError` for arrays that do not belong together.
     """
@@ -168,10 +188,11 @@ def diffusion_of(
     first = solve(sums, exposure_s=exposure_s, localisation_um=known)
     errors = _localisation(first, exposure_s)
     shear = np.zeros(len(errors))
-    usable = np.ones(len(errors), np.bool_)
+    usable, chosen = np.ones(len(errors), np.bool_), np.zeros(len(errors), np.bool_)
+    raw = segments
     if drift:
-        flow = shear_of(segments)
-        shear = excess_um2_s(segments, flow, first.um2_s[:, 0])
+        flow = shear_of(segments) if gradient is None else known_shear(gradient(segments.place_um))
+        shear = excess_um2_s(segments, flow, _known_well(first))
         chosen = shear > WORTH_CORRECTING * np.abs(first.um2_s[:, 0] - shear)
         shear = np.where(chosen, shear, 0.0)
         if chosen.any():
@@ -181,7 +202,20 @@ def diffusion_of(
             first = solve(sums, exposure_s=exposure_s, localisation_um=known)
             errors = _localisation(first, exposure_s)
             added = noise.sum(axis=2) @ np.array([0.5, 1.0]) / max(segments.over_s.sum(), 1e-300)
-            usable = ~chosen | (added < NOT_TO_BE_USED * first.um2_s[:, 0])
+            others = first.um2_s[~chosen, 0] if not chosen.all() else first.um2_s[:, 0]
+            usable = ~chosen | (added < NOT_TO_BE_USED * np.minimum(first.um2_s[:, 0], others.min()))
+    own = drift
+    together = None
+    if drift and segments.steps.size and usable.any() and not chosen[usable].any():
+        together = _common(
+            track, time_s, position_um, sigma_um, without_outliers, usable, first.standard_error_um2_s[:, 0]
+        )
+    if together is not None:
+        own = False
+        segments = without_flow(of_long_tracks(raw), together[0])
+        sums = without_own_velocities(moments(segments, drift=False), together[1])
+        first = solve(sums, exposure_s=exposure_s, localisation_um=known)
+        errors = _localisation(first, exposure_s)
     axes = []
     for axis, error in enumerate(errors):
         d, interval = float(first.um2_s[axis, 0]), segments.interval_s
@@ -192,8 +226,9 @@ def diffusion_of(
             longer = cut_into_segments(
                 track, time_s, position_um, sigma_um, longest=longest, without_outliers=without_outliers
             )
+            longer = longer if together is None else without_flow(longer, together[0])
             best = likeliest(
-                longer, axis, d, float(first.value[axis, 0, 1]), exposure_s=exposure_s, drift=drift
+                longer, axis, d, float(first.value[axis, 0, 1]), exposure_s=exposure_s, drift=own
             )
             if math.isfinite(best.standard_error_um2_s):
                 found = (best.um2_s, best.standard_error_um2_s, best.localisation_um, "likelihood")
@@ -208,7 +243,7 @@ def diffusion_of(
     among = None
     if kinds and used.any():
         of_axes = np.array([axis.localisation_um for axis in axes])
-        among = populations(segments, mean, of_axes, used, exposure_s=exposure_s, drift=drift)
+        among = populations(segments, mean, of_axes, used, exposure_s=exposure_s, drift=own)
     return DiffusionResult(
         mean,
         error,
@@ -219,10 +254,53 @@ def diffusion_of(
         segments.cut,
         segments.interval_s,
         exposure_s,
+        "none" if not drift else "own" if own else "common",
         among,
         segments,
         sums,
     )
+
+
+def _known_well(first: Estimates) -> FloatArray:
+    """D of each axis, (axes,); where it is not known to half of itself, that of the axis that is known best."""
+    d, error = first.um2_s[:, 0], first.standard_error_um2_s[:, 0]
+    sure = error < d / 2.0
+    if not sure.any():
+        return d
+    best = d[sure][np.argmin(error[sure])]
+    return np.where(sure, d, best)
+
+
+def _common(
+    track: npt.ArrayLike,
+    time_s: npt.ArrayLike,
+    position_um: npt.ArrayLike,
+    sigma_um: npt.ArrayLike | None,
+    without_outliers: bool,
+    usable: BoolArray,
+    error_with_own: FloatArray,
+) -> tuple[CommonFlow, FloatArray] | None:
+    """The drift of all particles, and the variance of their own velocities, (axes,), which is small.
+
+    None where they drift each by itself along a `usable` axis (axes,), or too few tracks tell. `error_with_own`
+    (axes,) is the standard error of D with the velocity of each segment removed.
+    """
+    every = cut_into_segments(
+        track, time_s, position_um, sigma_um, longest=LONGEST_OF_ALL, without_outliers=without_outliers
+    )
+    longest = of_long_tracks(every)
+    if longest.steps.sum() < (1.0 - SHORT_SHARE) * every.steps.sum():
+        return None
+    flow = common_flow(longest)
+    rest = without_flow(longest, flow)
+    variance, error = own_velocities(rest)
+    found = solve(moments(rest, drift=False))
+    d, of_d = found.um2_s[usable, 0], found.standard_error_um2_s[usable, 0]
+    if not (of_d < LARGER * error_with_own[usable]).all():
+        return None
+    if not drift_together(variance[usable], error[usable], rest.interval_s, d, of_d):
+        return None
+    return flow, np.where(usable, variance, 0.0)
 
 
 def _localisation(found: Estimates, exposure_s: float) -> FloatArray:
@@ -249,8 +327,7 @@ def _mean(axes: list[AxisDiffusion], segments: Segments) -> tuple[float, float, 
     common = max(float(np.median(d)), 0.0)
     noise = np.array([axis.localisation_um**2 for axis in used])
     theory = published_variance(common, noise, segments.interval_s, segments.steps.sum())
-    by_likelihood = np.array([axis.method == "likelihood" for axis in used])
-    weight = 1.0 / np.where(by_likelihood, error**2, theory)
+    weight = 1.0 / theory
     weight /= weight.sum()
     mean = float(weight @ d)
     p = math.nan

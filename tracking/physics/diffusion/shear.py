@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tracking.physics.diffusion.covariance import Moments
+from tracking.physics.diffusion.drift import SEGMENTS_A_TERM, powers, terms_of
 from tracking.physics.diffusion.segments import Segments
 
 FloatArray = npt.NDArray[np.float64]
@@ -29,7 +30,6 @@ it is then a small difference of large numbers."""
 SURE = 5.0
 """Excess over what the standard errors of the gradients alone would give, from which there is shear. With 1, one in
 ten recordings without a flow would be corrected for nothing, which only costs precision."""
-SEGMENTS_A_TERM = 10  # of the polynomial; with fewer the gradient would follow the segments' scatter
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,23 +44,29 @@ class Shear:
     variance: FloatArray
 
 
+def known_shear(gradient: FloatArray) -> Shear:
+    """Of a flow that is known, (axes, axes, K)."""
+    beside = gradient.copy()
+    beside[np.arange(len(gradient)), np.arange(len(gradient))] = 0.0
+    return Shear(beside, np.zeros_like(beside))
+
+
 def shear_of(segments: Segments) -> Shear:
     """The gradients of a quadratic field through the velocities of the segments; 0 with too few of them."""
     axes, count = segments.place_um.shape
     gradient, variance = np.zeros((2, axes, axes, count))
-    powers = [(i, j) for i in range(axes) for j in range(i, axes)]
-    if count < SEGMENTS_A_TERM * (1 + axes + len(powers)):
+    if count < SEGMENTS_A_TERM * len(powers(axes)):
         return Shear(gradient, variance)
     middle, width = segments.place_um.mean(axis=1), segments.place_um.std(axis=1)
     width[width == 0] = 1.0
     r = (segments.place_um - middle[:, None]) / width[:, None]
     total = segments.over_s.sum(axis=1)
     velocity = segments.moved_um.sum(axis=2) / total
-    terms = np.stack([np.ones(count), *r, *(r[i] * r[j] for i, j in powers)])
+    terms = terms_of(segments.place_um, middle, width)
     slopes = np.zeros((axes, *terms.shape))
     for b in range(axes):
         slopes[b, 1 + b] = 1.0 / width[b]
-        for at, (i, j) in enumerate(powers, start=1 + axes):
+        for at, (i, j) in enumerate(powers(axes)[1 + axes :], start=1 + axes):
             slopes[b, at] = ((i == b) * r[j] + (j == b) * r[i]) / width[b]
     inverse = np.linalg.pinv((terms * total) @ terms.T)
     for axis in range(axes):

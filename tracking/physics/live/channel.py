@@ -37,6 +37,10 @@ in a million a look."""
 CHANGED = 0.02
 """Difference of the new tracks from the fit, relative, from which on the flow counts as another one although the
 pump was not changed. Depths of a detector that are wrong by 1 um in a channel of 100 um look like 1 % of it."""
+CARRIED = 2.0
+"""Standard errors with which walls and direction are carried over to another flow, over those that were found: the
+last tracks of a flow may have seen the next one already. At 1 such an error would stay for the run; a higher value
+only costs the time to find the walls anew."""
 FAST = 0.3
 """Only where the flow has this part of its maximum is it compared: near the walls a ratio says little."""
 FEWEST = 20
@@ -66,7 +70,7 @@ class LiveChannel:
     that the cost does not grow.
 
     When the pump's set-point changes by more than `ANOTHER_FLOW`, or new tracks show another flow, the fit begins
-    anew: what is known of walls and direction stays, with its errors; the velocity is not known then. Smaller
+    anew: what is known of walls and direction stays, with twice its errors; the velocity is not known then. Smaller
     changes of the set-point scale the velocities.
 
     `update` is `renew(collect())`; `renew` may run in another thread than `take_in` and `collect`.
@@ -173,7 +177,10 @@ class LiveChannel:
             free = fit.prior.free[fit.prior.free != VELOCITY]
             value, sigma = self._prior.value.copy(), self._prior.sigma.copy()
             told = free[np.diag(fit.covariance)[free] > 0]
-            value[told], sigma[told] = fit.theta[told], np.sqrt(np.diag(fit.covariance)[told])
+            value[told] = fit.theta[told]
+            sigma[told] = np.minimum(
+                CARRIED * np.sqrt(np.diag(fit.covariance)[told]), self._prior.sigma[told]
+            )
             value[VELOCITY], sigma[VELOCITY] = math.nan, UNKNOWN
             self._begun = Prior(value, sigma)
         self.fit, self._cells, self._waiting, self.tracks = None, None, [], 0

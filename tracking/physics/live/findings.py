@@ -55,8 +55,8 @@ class FlowFindings(msgspec.Struct, frozen=True):
 
     `parameters` are those of `PARAMETERS` by name, center and floor at `reference_x_um`. `profile_error` is the
     standard error of the velocity over the section (rms) as a part of its maximum. Shear (Pa) and pressure gradient
-    (Pa/m) are None without a viscosity, set-point and diffusion where they are not known. `told` names the tests
-    that say that the flow is another one.
+    (Pa/m) are None without a viscosity, set-point and diffusion (across the flow) where they are not known. `told`
+    names the tests that say that the flow is another one.
     """
 
     frame: int

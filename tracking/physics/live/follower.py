@@ -127,8 +127,7 @@ class FlowFollower:
 
     def _renew(self, batch: Batch, info: FrameInfo, factor: float, set_point_ul_s: float) -> LiveFlow | None:
         """Fit, test, and tell. In the thread."""
-        diffusion = self._diffusion.facts()
-        d, error = diffusion["um2_s"], diffusion["error_um2_s"]
+        d, error = self._across()
         if d is not None:
             self._knows_diffusion = True
             self._channel.follow_diffusion(max(d, 0.0))
@@ -151,6 +150,17 @@ class FlowFollower:
             diffusion_um2_s=None if d is None or error is None else Number(d, error),
         )
         return LiveFlow(now, findings, self._viscosity_pa_s, self._factor)
+
+    def _across(self) -> tuple[float | None, float | None]:
+        """D across the flow, along y, um^2/s, and its standard error.
+
+        Along the flow, particles that diffuse between layers of different velocity spread more: by a part of
+        (shear rate * time)^2 / 3 of D, as much as D itself near a wall.
+        """
+        for axis in self._diffusion.facts()["axes"]:
+            if axis["axis"] == "y":
+                return axis["um2_s"], axis["error_um2_s"]
+        return None, None
 
 
 def at_flow(fit: ChannelFit, factor: float) -> ChannelFit:

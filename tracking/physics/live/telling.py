@@ -48,7 +48,7 @@ def findings_of(
     across = np.linspace(*y_um, ACROSS)
     x = np.full(HEIGHTS * ACROSS, fit.reference_x_um)
     places = np.stack([x, np.tile(across, HEIGHTS), np.repeat(heights, ACROSS)])
-    share = np.linspace(0.0, 1.0, OVER_SECTION + 2)[1:-1]
+    share = (np.arange(OVER_SECTION) + 0.5) / OVER_SECTION
     y, z = (grid.ravel() for grid in np.meshgrid(share - 0.5, share))
 
     def all_of_it(theta: FloatArray) -> FloatArray:

@@ -7,9 +7,12 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from tracking.physics.channel.derived import velocity_gradient
+from tracking.physics.channel.fit import ChannelFit
 from tracking.physics.diffusion.covariance import expected_moments
 from tracking.physics.diffusion.estimate import LIKELIHOOD_BELOW, LONGEST_OF_ALL, NEEDED
 from tracking.physics.diffusion.segments import LONGEST
+from tracking.physics.diffusion.shear import NOT_TO_BE_USED
 from tracking.physics.diffusion.theory import scatter_of_sums
 from tracking.physics.planning.view import View
 from tracking.physics.tracks.velocities import TrackVelocities
@@ -20,17 +23,22 @@ GROUPS = 16
 """Groups of tracks by their error, of which each counts with its mean."""
 
 
-def relative_error_of_d(
-    view: View, tracks: TrackVelocities, count: FloatArray, exposure_s: float, axes: int = 3
-) -> float:
-    """Standard error of D over D, from all axes; infinite where the tracks do not tell it.
+def relative_error_of_d(view: View, fit: ChannelFit, count: FloatArray, exposure_s: float) -> float:
+    """Standard error of D over D, from all axes that are used; infinite where the tracks do not tell it.
 
-    `count` (M,) is how often each of the tracks comes. Each segment has a velocity of its own.
+    `count` (M,) is how often each of the fit's tracks comes. Each segment has a velocity of its own. Along the flow
+    D is not used where uncertain places across it add too much, as `tracking.physics.diffusion.shear` has it.
     """
+    tracks = fit.tracks
     if not view.diffusion_um2_s > 0 or not len(tracks):
         return math.inf
     sigma = tracks.position_sigma_um * np.sqrt(tracks.length)
-    known = sum(1.0 / _variance(view, tracks, count, sigma[axis], exposure_s) for axis in range(axes))
+    gradient = velocity_gradient(fit, tracks.position_um)[0, 1:]
+    interval = tracks.duration_s / np.maximum(tracks.length - 1, 1)
+    added = ((gradient * sigma[1:]) ** 2).sum(axis=0) * interval / 2.0
+    sheared = np.average(added, weights=count * tracks.length) > NOT_TO_BE_USED * view.diffusion_um2_s
+    used = (1, 2) if sheared else (0, 1, 2)
+    known = sum(1.0 / _variance(view, tracks, count, sigma[axis], exposure_s) for axis in used)
     return 1.0 / math.sqrt(known) / view.diffusion_um2_s if known > 0 else math.inf
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.errors import ConfigurationError
-from tracking.analysis.velocity import walk_and_error
+from tracking.physics.diffusion.estimate import diffusion_of
 from tracking.physics.tracks.information import (
     ROWS,
     first_detection,
@@ -95,10 +95,12 @@ def track_velocities(
     kept = np.flatnonzero(length >= max(min_length, 2))
     kept = kept[np.argsort(-length[kept], kind="stable")]
     start, length = start[kept], length[kept]
-    diffusion, error = _scatter(start, length, times, places)
+    stated = np.isfinite(sigmas) & (sigmas > 0)
+    if diffusion_um2_s is None or not stated.all():
+        diffusion, error = _scatter(np.cumsum(new), times, places)
+        sigmas = np.where(stated, sigmas, error[:, None])
     if diffusion_um2_s is not None:
         diffusion = diffusion_um2_s
-    sigmas = np.where(np.isfinite(sigmas) & (sigmas > 0), sigmas, error[:, None])
 
     table = np.empty((ROWS, 3, start.size))
     table[:] = first_detection(places[:, start], sigmas[:, start])
@@ -119,27 +121,15 @@ def track_velocities(
     return found.chosen(np.lexsort((found.time_s, found.track)))
 
 
-def _scatter(
-    start: IntArray, length: IntArray, times: FloatArray, places: FloatArray
-) -> tuple[float, FloatArray]:
+def _scatter(names: IntArray, times: FloatArray, places: FloatArray) -> tuple[float, FloatArray]:
     """Diffusion coefficient, um2/s, from y, and localisation error of each axis, um, (3,), of these tracks.
 
-    Along the flow velocities change across a track, and heights are measured less well: y is the best axis.
+    Along the flow velocities change across a track, and heights are measured less well: y is the best axis. By
+    covariance or likelihood, as suits (`tracking.physics.diffusion.estimate`). 0 where nothing tells D.
     """
-    long = length >= 4
-    if not long.any():
-        return 0.0, np.ones(3)
-    rows = np.concatenate([np.arange(a, a + n) for a, n in zip(start[long], length[long], strict=True)])
-    which = np.repeat(np.arange(int(long.sum())), length[long])
-    dt = np.diff(times[rows])
-    inside = np.diff(which) == 0
-    first = np.append(0, np.cumsum(length[long])[:-1])
-    last = np.cumsum(length[long]) - 1
-    ends = rows[last], rows[first]
-    mean = (places[:, ends[0]] - places[:, ends[1]]) / (times[ends[0]] - times[ends[1]])
-    steps = np.diff(places[:, rows], axis=1) - mean[:, which[1:]] * dt
-    walk, error = walk_and_error(steps, dt, inside)
-    taken = inside.sum() / max(
-        inside.sum() - which[-1] - 1, 1
-    )  # the mean drift is from the same displacements
-    return float(walk[1] * taken) / 2.0, np.maximum(np.sqrt(error), SMALLEST_ERROR_UM)
+    found = diffusion_of(names, times, places, kinds=False)
+    d = found.axes[1].um2_s
+    error = np.array([axis.localisation_um for axis in found.axes])
+    return d if math.isfinite(d) and d > 0 else 0.0, np.where(
+        np.isfinite(error), np.maximum(error, SMALLEST_ERROR_UM), 1.0
+    )
