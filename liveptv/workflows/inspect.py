@@ -15,6 +15,7 @@ from acquisition.recorder.settings import frame_table_of
 from calibration.calibration_file import SCHEMA as CALIBRATION
 from calibration.calibration_file import describe_calibration
 from calibration.volumes.file import describe_volume_calibration
+from engines.matched.object_model import SCHEMA as OBJECT_MODEL
 from engines.volumes.layout import SCHEMA as VOLUME_CALIBRATION
 from liveptv.session.frame_account import account_of
 from stream.errors import SourceError
@@ -79,6 +80,8 @@ def _hdf5(path: Path) -> dict[str, Any]:
         return _trajectories(path)
     if schema == CALIBRATION:
         return describe_calibration(path)
+    if schema == OBJECT_MODEL:
+        return _object_model(path)
     if schema == VOLUME_CALIBRATION:
         return describe_volume_calibration(path)
     if "sigma_x_um" in names and "z_um" in names and "frame" not in names:
@@ -113,6 +116,22 @@ def _trajectories(path: Path) -> dict[str, Any]:
 def _state(path: Path) -> str:
     """Why a file is not finished."""
     return who_writes(path) or "left open by a program that has ended; `liveptv recover` repairs it"
+
+
+def _object_model(path: Path) -> dict[str, Any]:
+    from engines.matched.object_model import load_object_model
+
+    model = load_object_model(path)
+    found: dict[str, Any] = {
+        "kind": "image model of objects",
+        "pixel_size_um": model.pixel_size_um,
+        "polarity": model.polarity,
+        "side_px": int(model.coefficients.shape[1]),
+    }
+    if model.quantity is not None:
+        low, high = model.quantity.values([model.z_min_um, model.z_max_um])
+        found |= {"measures": model.quantity.name, "from": float(low), "to": float(high)}
+    return found
 
 
 def _curve(path: Path) -> dict[str, Any]:
