@@ -27,13 +27,9 @@ log = logging.getLogger(__name__)
 BLANK_RUN = 10
 """Frames in a row without a detection, but with structure in the last, after which ONNX Runtime checks that frame:
 about a second of a live run. Doubled after each check, so that checks cost little."""
-ALWAYS_KNOWN = [name not in Detections.MORE for name in Detections.COLUMNS]
-"""The columns that a network always gives numbers in."""
-KNOWN_IN_THE_PLANE = [
-    known and name not in ("z_um", "sigma_z_um")
-    for name, known in zip(Detections.COLUMNS, ALWAYS_KNOWN, strict=True)
-]
-"""Those of a network without depth."""
+ALWAYS_KNOWN = [name for name in Detections.COLUMNS if name not in Detections.MORE]
+"""The columns that a network gives numbers in, those of depth if it was trained for it."""
+DEPTH = ("z_um", "sigma_z_um")
 ANSWER_S = 60.0
 """Longest wait for that check."""
 
@@ -95,6 +91,8 @@ class GuardedEngine(EngineAround):
         self._reference = reference
         self._falls_back = falls_back
         self._noise = noise
+        known = [name for name in ALWAYS_KNOWN if engine.info.depth or name not in DEPTH]
+        self._known = [Detections.COLUMNS.index(name) for name in known]
         self._say = say
         self._skipped = dict(skipped or {})
         self._failure = ""
@@ -163,8 +161,7 @@ class GuardedEngine(EngineAround):
     def _look(self, frame: Frame, detections: Detections) -> None:
         """Raise `WrongNumbersError` for wrong results that the back end's own checks cannot see."""
         if len(detections):
-            known = ALWAYS_KNOWN if self.info.depth else KNOWN_IN_THE_PLANE
-            if not np.isfinite(detections.table[known]).all():
+            if not np.isfinite(detections.table[self._known]).all():
                 raise WrongNumbersError(
                     f"{self._name} gave positions that are not finite numbers in frame {frame.info.frame}"
                 )

@@ -266,7 +266,7 @@ def test_a_network_learns_places_and_a_property_and_says_how_sure_it_is(tmp_path
     pytest.importorskip("torch")
     pytest.importorskip("onnxscript")
     from calibration.training.settings import TrainingSettings
-    from engines.network.engine import NetworkEngine
+    from engines.factory import open_engine
     from engines.settings import DetectorSettings
     from liveptv.workflows.train import PipelineOf, recipe_for, train_model
     from stream.messages import Frame, FrameInfo
@@ -289,7 +289,7 @@ def test_a_network_learns_places_and_a_property_and_says_how_sure_it_is(tmp_path
     assert "radius_um" in trained.page.read_text(encoding="utf-8")
     drawn = Recorder(load_pipeline(path)).draw(7)
     grey = np.clip(np.rint(100 + 60 * drawn.image), 0, 65535).astype(np.uint16)
-    engine = NetworkEngine(DetectorSettings(min_confidence=0.1), card.pixel_size_um, out)
+    engine = open_engine(DetectorSettings(min_confidence=0.1), model=out, pixel_size_um=card.pixel_size_um)
     engine.warmup(*grey.shape, grey.dtype)
     engine.submit(Frame(FrameInfo("run", 0, 0, 0.0, 0, 0.0), grey))
     found = engine.results(60.0)[0]
