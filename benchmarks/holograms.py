@@ -6,8 +6,8 @@ The sample of DeepTrack 2 (Midtvedt et al. 2021, section IV.3): polystyrene sphe
 photon noise; the radius and the index of each sphere are both unknown.
 
 `bound`: Cramer-Rao of one image. `images`: independent images, spheres found by search and fit
-(`calibration.hologram_search`), and with --model by a network (`liveptv train --images`), alone and as the start of
-the fit. `video`: the spheres diffuse, and are tracked by `liveptv.track`; means over tracks. `misfit`: images with
+(`calibration.holograms.search`), and with --model by a network (`liveptv train --images`), alone and as the start
+of the fit. `video`: the spheres diffuse, and are tracked by `liveptv.track`; means over tracks. `misfit`: images with
 what the fit does not know: another index of the medium, wavelength or aperture.
 """
 
@@ -28,8 +28,8 @@ from reporting import save
 
 import liveptv
 from acquisition.physics.hologram import HologramOptics, hologram_model
-from calibration.hologram_fit import INDEX, RADIUS, X, Y, Z, bound, fit_spheres
-from calibration.hologram_search import SphereSearch
+from calibration.holograms.fit import INDEX, RADIUS, X, Y, Z, bound, fit_spheres
+from calibration.holograms.search import SphereSearch
 from calibration.matching import match
 from liveptv.config import build_experiment
 from liveptv.workflows.offline import detect_frames

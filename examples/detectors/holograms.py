@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from acquisition.physics.hologram import HologramOptics, hologram_model
-from calibration.hologram_fit import INDEX, RADIUS, X, Y, Z
-from calibration.hologram_search import SphereSearch
+from calibration.holograms.fit import INDEX, RADIUS, X, Y, Z
+from calibration.holograms.search import SphereSearch
 
 
 class Holograms:

@@ -106,8 +106,8 @@ def simulate_objects(
     PipelineError
         Without deeptrack, and for a pipeline that fails or cannot be drawn at given positions.
     """
-    from calibration.pipelines.grey_values import as_grey, gain_for
-    from calibration.pipelines.objects import PipelineObjects
+    from calibration.deeptrack.grey_values import as_grey, gain_for
+    from calibration.deeptrack.objects import PipelineObjects
 
     if "particle" not in positions:
         raise ConfigurationError("the table has no column 'particle', by which a particle keeps its object")

@@ -166,7 +166,7 @@ def _pipeline(
         if learn or pixel_size_um is not None:
             raise ConfigurationError("learn and pixel_size_um belong to images, a DeepTrack pipeline")
         return None
-    from calibration.pipelines.loading import split_name
+    from calibration.deeptrack.loading import split_name
 
     path, name = split_name(os.fspath(images))
     return PipelineOf(path, name, tuple(learn), pixel_size_um)

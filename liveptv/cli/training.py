@@ -231,7 +231,7 @@ def _pipeline_of(
         if learn is not None:
             raise ConfigurationError("--learn belongs to --images")
         return None
-    from calibration.pipelines.loading import split_name
+    from calibration.deeptrack.loading import split_name
 
     path, name = split_name(images)
     if says:

@@ -19,10 +19,10 @@ def make_object_model(output: Path, pipeline: PipelineOf, overwrite: bool = Fals
 
     Raises `ConfigurationError` where the pipeline's objects have no such model, and what the pipeline raises.
     """
-    from calibration.pipelines.image_model import image_model
-    from calibration.pipelines.loading import load_pipeline
-    from calibration.pipelines.recording import Recorder
-    from calibration.pipelines.survey import survey
+    from calibration.deeptrack.image_model import image_model
+    from calibration.deeptrack.loading import load_pipeline
+    from calibration.deeptrack.recording import Recorder
+    from calibration.deeptrack.survey import survey
     from engines.matched.object_model import write_object_model
 
     recorder = Recorder(load_pipeline(pipeline.path, pipeline.name))

@@ -123,7 +123,7 @@ def recipe_for(
     from liveptv.session.provenance import sha256
 
     if pipeline is not None:
-        from calibration.pipelines.material import from_pipeline
+        from calibration.deeptrack.material import from_pipeline
 
         return from_pipeline(*pipeline)[1], sha256(pipeline.path)
     if calibration is not None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from acquisition.physics.hologram import PARAMETERS, HologramOptics, hologram_model
-from calibration.hologram_fit import INDEX, RADIUS, Z, bound, fit_spheres
+from calibration.holograms.fit import INDEX, RADIUS, Z, bound, fit_spheres
 
 NOISE = 0.01
 SHAPE = (96, 96)

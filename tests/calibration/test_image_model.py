@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from calibration.pipelines.image_model import _checked, _misfit, _spline
-from calibration.pipelines.image_regression import Cutouts, shifts_of, symmetric
+from calibration.deeptrack.image_model import _checked, _misfit, _spline
+from calibration.deeptrack.image_regression import Cutouts, shifts_of, symmetric
 
 HALF = 9
 

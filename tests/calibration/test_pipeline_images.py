@@ -17,13 +17,13 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     deeptrack = pytest.importorskip("deeptrack")
 
-from calibration.pipelines.errors import PipelineError  # noqa: E402
-from calibration.pipelines.labels import Term, objects_of  # noqa: E402
-from calibration.pipelines.loading import load_pipeline, split_name  # noqa: E402
-from calibration.pipelines.material import from_pipeline  # noqa: E402
-from calibration.pipelines.recording import Recorder, Symmetry  # noqa: E402
-from calibration.pipelines.source import PipelineSource  # noqa: E402
-from calibration.pipelines.survey import survey  # noqa: E402
+from calibration.deeptrack.errors import PipelineError  # noqa: E402
+from calibration.deeptrack.labels import Term, objects_of  # noqa: E402
+from calibration.deeptrack.loading import load_pipeline, split_name  # noqa: E402
+from calibration.deeptrack.material import from_pipeline  # noqa: E402
+from calibration.deeptrack.recording import Recorder, Symmetry  # noqa: E402
+from calibration.deeptrack.source import PipelineSource  # noqa: E402
+from calibration.deeptrack.survey import survey  # noqa: E402
 
 BEADS = """
 import deeptrack as dt
@@ -110,7 +110,7 @@ def test_positions_and_properties_are_read_as_they_were_given(places, radius_nm,
 def _loaded(feature):
     from pathlib import Path
 
-    from calibration.pipelines.loading import Loaded
+    from calibration.deeptrack.loading import Loaded
 
     return Loaded(Path("here.py"), "pipeline", feature, {}, None, {}, None)
 

@@ -15,9 +15,9 @@ import liveptv  # noqa: E402
 from acquisition.microscope.microscope import Microscope  # noqa: E402
 from acquisition.settings import MicroscopeSettings  # noqa: E402
 from acquisition.simulated.stepping import SteppedStream  # noqa: E402
-from calibration.pipelines.errors import PipelineError  # noqa: E402
-from calibration.pipelines.grey_values import gain_for  # noqa: E402
-from calibration.pipelines.objects import PipelineObjects  # noqa: E402
+from calibration.deeptrack.errors import PipelineError  # noqa: E402
+from calibration.deeptrack.grey_values import gain_for  # noqa: E402
+from calibration.deeptrack.objects import PipelineObjects  # noqa: E402
 from stream.errors import ConfigurationError, SourceError  # noqa: E402
 
 HEAD = "import numpy as np, deeptrack as dt\n"

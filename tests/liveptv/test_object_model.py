@@ -53,7 +53,7 @@ other_ones = made(lambda: np.random.uniform(1.0, 4.0))
 @pytest.fixture
 def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file of the pipelines, of which few images are drawn."""
-    monkeypatch.setattr("calibration.pipelines.image_model.MOST_IMAGES", 150)
+    monkeypatch.setattr("calibration.deeptrack.image_model.MOST_IMAGES", 150)
     path = tmp_path / "pipeline.py"
     path.write_text(PIPELINE, encoding="utf-8")
     return path

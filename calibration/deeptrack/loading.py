@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from calibration.pipelines.errors import PipelineError
+from calibration.deeptrack.errors import PipelineError
 from stream.own_code import load_module, where_it_failed
 
 WHAT = "images"

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from calibration.pipelines.contrast import contrast_of
-from calibration.pipelines.errors import PipelineError
-from calibration.pipelines.image_regression import ROOM, Cutouts, FloatArray, ImageSpline, symmetric
-from calibration.pipelines.labels import Objects, Term, objects_of
-from calibration.pipelines.loading import load_pipeline
-from calibration.pipelines.recording import Drawn, Recorder
-from calibration.pipelines.survey import Units, property_of
+from calibration.deeptrack.contrast import contrast_of
+from calibration.deeptrack.errors import PipelineError
+from calibration.deeptrack.image_regression import ROOM, Cutouts, FloatArray, ImageSpline, symmetric
+from calibration.deeptrack.labels import Objects, Term, objects_of
+from calibration.deeptrack.loading import load_pipeline
+from calibration.deeptrack.recording import Drawn, Recorder
+from calibration.deeptrack.survey import Units, property_of
 from engines.network.preparation import noise_of
 from engines.refine.psf import FitModel
 from engines.refine.quantity import DEPTH, HALF_SPAN_UM, Quantity

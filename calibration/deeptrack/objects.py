@@ -22,11 +22,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from calibration.pipelines.errors import PipelineError
-from calibration.pipelines.following import FloatArray, array_of
-from calibration.pipelines.labels import ANGLE, SAME_PX, unit_of
-from calibration.pipelines.loading import Loaded, load_pipeline, microscopes_of, split_name
-from calibration.pipelines.survey import unit_scale
+from calibration.deeptrack.errors import PipelineError
+from calibration.deeptrack.following import FloatArray, array_of
+from calibration.deeptrack.labels import ANGLE, SAME_PX, unit_of
+from calibration.deeptrack.loading import Loaded, load_pipeline, microscopes_of, split_name
+from calibration.deeptrack.survey import unit_scale
 from stream.own_code import where_it_failed
 
 IntArray = npt.NDArray[np.int64]

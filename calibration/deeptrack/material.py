@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from calibration.pipelines.image_model import image_model
-from calibration.pipelines.loading import load_pipeline
-from calibration.pipelines.recording import Recorder
-from calibration.pipelines.source import PipelineSource
-from calibration.pipelines.survey import Units, survey
+from calibration.deeptrack.image_model import image_model
+from calibration.deeptrack.loading import load_pipeline
+from calibration.deeptrack.recording import Recorder
+from calibration.deeptrack.source import PipelineSource
+from calibration.deeptrack.survey import Units, survey
 from calibration.training.material import Material
 from engines.refine import psf_text
 

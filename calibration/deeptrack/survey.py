@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from calibration.pipelines.contrast import contrast_of, peaks_of
-from calibration.pipelines.errors import PipelineError
-from calibration.pipelines.labels import ANGLE, Objects, Term, objects_of, unit_of
-from calibration.pipelines.loading import Loaded
-from calibration.pipelines.recording import Drawn, Recorder, Symmetry
+from calibration.deeptrack.contrast import contrast_of, peaks_of
+from calibration.deeptrack.errors import PipelineError
+from calibration.deeptrack.labels import ANGLE, Objects, Term, objects_of, unit_of
+from calibration.deeptrack.loading import Loaded
+from calibration.deeptrack.recording import Drawn, Recorder, Symmetry
 from calibration.training.material import KNEE, LARGEST_PEAK
 from engines.network.layout import MOST_KINDS
 from engines.network.learnt import LearntProperty

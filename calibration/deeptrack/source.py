@@ -14,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from calibration.deeptrack.contrast import contrast_of, peaks_of
+from calibration.deeptrack.labels import objects_of
+from calibration.deeptrack.recording import Drawn, Recorder, Symmetry, random_seed
+from calibration.deeptrack.survey import Units
 from calibration.errors import CalibrationError
 from calibration.matching import nearest_neighbour
-from calibration.pipelines.contrast import contrast_of, peaks_of
-from calibration.pipelines.labels import objects_of
-from calibration.pipelines.recording import Drawn, Recorder, Symmetry, random_seed
-from calibration.pipelines.survey import Units
 from calibration.synthesis.scene import Particles, Scene
 from engines.network.model_card import Polarity
 

@@ -16,7 +16,7 @@ from scipy import fft
 from scipy.ndimage import maximum_filter
 
 from acquisition.physics.hologram import HologramModel
-from calibration.hologram_fit import RADIUS, FittedSpheres, fit_spheres
+from calibration.holograms.fit import RADIUS, FittedSpheres, fit_spheres
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from calibration.pipelines.errors import PipelineError
+from calibration.deeptrack.errors import PipelineError
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from calibration.pipelines.errors import PipelineError
-from calibration.pipelines.following import FloatArray, array_of, moved, own_coordinates, random_state
-from calibration.pipelines.loading import Loaded, microscopes_of
+from calibration.deeptrack.errors import PipelineError
+from calibration.deeptrack.following import FloatArray, array_of, moved, own_coordinates, random_state
+from calibration.deeptrack.loading import Loaded, microscopes_of
 from stream.own_code import where_it_failed
 
 SOURCE = "liveptv_source"

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from calibration.pipelines.errors import PipelineError
-from calibration.pipelines.following import FloatArray, Followed, array_of, follow
-from calibration.pipelines.recording import Drawn, Seen
+from calibration.deeptrack.errors import PipelineError
+from calibration.deeptrack.following import FloatArray, Followed, array_of, follow
+from calibration.deeptrack.recording import Drawn, Seen
 
 SAME_PX = 1e-6
 """Scatterers nearer than this to one another are parts of one object."""

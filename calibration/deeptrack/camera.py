@@ -18,8 +18,8 @@ import numpy.typing as npt
 from acquisition.simulated.sequence import BufferSource
 from acquisition.simulated.world import Particles
 from acquisition.simulated.world_camera import WorldCamera, changed
-from calibration.pipelines.grey_values import as_grey, gain_for
-from calibration.pipelines.objects import PipelineObjects
+from calibration.deeptrack.grey_values import as_grey, gain_for
+from calibration.deeptrack.objects import PipelineObjects
 from stream.errors import ConfigurationError
 
 FloatArray = npt.NDArray[np.float64]
