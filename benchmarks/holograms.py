@@ -7,8 +7,8 @@ photon noise; the radius and the index of each sphere are both unknown.
 
 `bound`: Cramer-Rao of one image. `images`: independent images, spheres found by search and fit
 (`calibration.holograms.search`), and with --model by a network (`liveptv train --images`), alone and as the
-start of the fit. `video`: the spheres diffuse, and are tracked by `liveptv.track`; means over tracks. `misfit`: images with
-what the fit does not know: another index of the medium, wavelength or aperture.
+start of the fit. `video`: the spheres diffuse, and are tracked by `liveptv.track`; means over tracks. `misfit`:
+images with what the fit does not know: another index of the medium, wavelength or aperture.
 """
 
 from __future__ import annotations
