@@ -262,7 +262,7 @@ def test_the_material_of_a_pipeline_can_be_made_again_from_its_recipe(tmp_path):
     np.testing.assert_array_equal(scenes[0].images, scenes[1].images)
 
 
-def test_a_network_learns_places_and_a_property_and_says_how_sure_it_is(tmp_path):
+def test_a_network_learns_places_and_a_property_and_says_how_sure_it_is(tmp_path, monkeypatch):
     pytest.importorskip("torch")
     pytest.importorskip("onnxscript")
     from calibration.training.settings import TrainingSettings
@@ -271,6 +271,8 @@ def test_a_network_learns_places_and_a_property_and_says_how_sure_it_is(tmp_path
     from liveptv.workflows.train import PipelineOf, recipe_for, train_model
     from stream.messages import Frame, FrameInfo
 
+    monkeypatch.setattr("liveptv.workflows.train.REPORTED_IMAGES", 16)
+    monkeypatch.setattr("calibration.training.examination.HELD_OUT_IMAGES", 16)
     path, out = tmp_path / "beads.py", tmp_path / "beads.onnx"
     path.write_text(BEADS + "pipeline = optics(bead) >> dt.Gaussian(sigma=0.05)", encoding="utf-8")
     recipe, _ = recipe_for(None, None, PipelineOf(path, "", ("radius",)))
