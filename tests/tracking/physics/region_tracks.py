@@ -74,7 +74,7 @@ def detections(
     wrong: float = 0.02,
     substeps: int = 4,
 ) -> dict[str, np.ndarray]:
-    """Detections of particles while they are in what is seen, as keywords of `velocities_of_pieces`."""
+    """Detections of particles while they are in what is seen, as keywords of `pieces_of`."""
     rng = np.random.default_rng(seed)
     place = anywhere(seen, tracks, rng)
     still = rng.random(tracks) < stuck

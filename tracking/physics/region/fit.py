@@ -12,6 +12,7 @@ from stream.errors import ConfigurationError
 from tracking.physics.channel.classes import FOLLOWS, Classes, classify
 from tracking.physics.channel.sandwich import robust_covariance, safe_inverse
 from tracking.physics.region.inflow import RegionFlows
+from tracking.physics.region.pieces import Pieces
 from tracking.physics.region.places import Places, places_of
 from tracking.physics.tracks.velocities import TrackVelocities
 
@@ -36,7 +37,7 @@ SETTLED = 0.03
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RegionFit:
-    """The flow in a region, from M tracks.
+    """The flow in a region, from M pieces of tracks.
 
     `amplitude` (S,) of the `flows`, um/s, and their `covariance` (S, S). `strength_um_s` is the scale of the flows
     that carry no liquid, the most likely one (0 to rounding if the inflow is developed). `design` (3, M, S) are
@@ -70,7 +71,7 @@ class RegionFit:
         return values @ self.amplitude, np.sqrt(np.maximum(variance, 0.0))
 
 
-def fit_region(tracks: TrackVelocities, flows: RegionFlows) -> RegionFit:
+def fit_region(pieces: Pieces, flows: RegionFlows) -> RegionFit:
     """Fit the amplitudes of the flows by iteratively reweighted least squares.
 
     A flow that carries no liquid has an amplitude around 0 with the standard deviation `strength` / order^2; the
@@ -82,18 +83,21 @@ def fit_region(tracks: TrackVelocities, flows: RegionFlows) -> RegionFit:
     Raises `ConfigurationError` with too few tracks in the region (`FEWEST_FOR_EACH` for each flow that carries
     liquid)."""
     domain = flows.flows.domain
+    tracks = pieces.velocities
     usable = np.isfinite(tracks.velocity_um_s).all(axis=0)
     usable &= np.isfinite(tracks.velocity_sigma_um_s).all(axis=0)
     usable &= np.isfinite(tracks.position_um).all(axis=0) & np.isfinite(tracks.position_sigma_um).all(axis=0)
-    tracks = tracks.chosen(np.flatnonzero(usable))
-    tracks = tracks.chosen(domain.region.holds(tracks.position_um, MARGIN * tracks.position_sigma_um))
+    pieces = pieces.chosen(usable)
+    tracks = pieces.velocities
+    pieces = pieces.chosen(domain.region.holds(tracks.position_um, MARGIN * tracks.position_sigma_um))
+    tracks = pieces.velocities
     if len(tracks) < FEWEST_FOR_EACH * flows.carrying:
         raise ConfigurationError(
             f"{len(tracks)} trajectories with a height lie in the region, too few for its {flows.carrying} "
             "unknown flow rates; look whether its corners and floor are where the trajectories are, or measure "
             "longer"
         )
-    places = places_of(domain, tracks)
+    places = places_of(domain, pieces)
     design = np.stack([places.mean @ flows.flows.velocity[axis] for axis in range(3)])
     own = tracks.velocity_sigma_um_s**2
     speed = float(np.sqrt(np.quantile((tracks.velocity_um_s**2).sum(axis=0), 0.9)))
