@@ -77,9 +77,9 @@ def _paths(piece: IntArray, seen_um: FloatArray, found: TrackVelocities) -> tupl
 
     The most likely velocity is a weighted mean of the displacements. With the variance a of the Brownian motion
     in a frame and s^2 of the localisation, that of displacement i of n - 1 counts
-    1 - cosh(k (i - n / 2)) / cosh(k n / 2) with 2 cosh k = 2 + a / s^2 (the solution of the tridiagonal equations of
-    `tracking.physics.tracks.information` for even times and errors): all the same if Brownian motion is large, a
-    parabola if it is small.
+    1 - cosh(k (i - n / 2)) / cosh(k n / 2) with 2 cosh k = 2 + a / s^2 (the solution of the tridiagonal equations
+    of `tracking.physics.tracks.information` for even times and errors): all the same if Brownian motion is large,
+    a parabola if it is small.
     """
     names, start, length = np.unique(piece, return_index=True, return_counts=True)
     at = np.searchsorted(names, found.track)
