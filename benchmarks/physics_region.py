@@ -1,9 +1,9 @@
 """The flow fitted to the tracks of a constriction, against the truth: actual and stated errors, and binning.
 
-Tracks are simulated (no images) in a channel of 400 x 100 um with a constriction of 100 um, 2 % of them stuck and 2 %
-wrong. The liquid comes from a side channel outside the image, so that it is not developed where the image cuts it; its
-flow is solved in all of the channel with another mesh than the fit's. Binning gets the same tracks, in cells of the
-size that suits it best.
+Tracks are simulated (no images) in a channel of 400 x 100 um with a constriction of 100 um, 2 % of them stuck and
+2 % wrong. The liquid comes from a side channel outside the image, so that it is not developed where the image cuts
+it; its flow is solved in all of the channel with another mesh than the fit's. Binning gets the same tracks, in
+cells of the size that suits it best.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--tracks", type=int, default=500)
+    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     liquid = liquid_through(WHOLE, 200.0, most_triangles=2500, functions=8)
     begun = time.process_time()
@@ -87,7 +88,8 @@ def main() -> None:
     }  # fmt: skip
     for name, one in row.items():
         print(f"{name:>32}  {one}")
-    save("physics_region", [row])
+    if arguments.json is not None:
+        save(arguments.json, [row])
 
 
 if __name__ == "__main__":
