@@ -91,6 +91,7 @@ class World:
         self.focus = FocusDrive()
         self.pump = Pump()
         self.diffusion_um2_s = 0.0
+        self.trap_per_s = 0.0
         self.switching = SwitchingModel()
         self._epoch_s: float | None = time.perf_counter()
         self._streaming = False
@@ -113,6 +114,7 @@ class World:
             middle_y = first + image_y_um / 2
             half_y = min(image_y_um / 2 + settings.margin_um, settings.channel_width_um / 2)
             self._walled = image_y_um / 2 + settings.margin_um >= settings.channel_width_um / 2
+            self._middle_x = first + image_x_um / 2
             self._middle_y, self._y_range = middle_y, (middle_y - half_y, middle_y + half_y)
             radius = min(settings.particle_diameter_um / 2, settings.channel_depth_um / 4)
             self._height_range = (radius, settings.channel_depth_um - radius)
@@ -157,6 +159,11 @@ class World:
         """Change the particles' diffusion coefficient."""
         with self.lock:
             self.diffusion_um2_s = diffusion_um2_s
+
+    def set_trap(self, trap_per_s: float) -> None:
+        """Draw all particles to the middle of the image, in the plane, as tweezers do: stiffness over drag, 1/s."""
+        with self.lock:
+            self.trap_per_s = trap_per_s
 
     def set_switching(self, model: SwitchingModel) -> None:
         """Let particles be driven at times, besides flow and diffusion; a new model draws their states anew."""
@@ -232,13 +239,21 @@ class World:
         steps = min(math.ceil(duration / _STEP_S), _MAX_STEPS)
         step = duration / steps
         shake = math.sqrt(2 * self.diffusion_um2_s * step)
+        held, along, shake_in_plane = 1.0, 1.0, shake
+        if self.trap_per_s:  # Ornstein & Uhlenbeck: exact for any step
+            held = math.exp(-self.trap_per_s * step)
+            along = (1 - held) / (self.trap_per_s * step)
+            shake_in_plane = math.sqrt(self.diffusion_um2_s * (1 - held**2) / self.trap_per_s)
         for k in range(steps):
             delivered = self.pump.volume_ul(start + (k + 1) * step) - self.pump.volume_ul(start + k * step)
-            if delivered:
-                self._x += self._velocity() * delivered
+            velocity = self._velocity() if delivered else 0.0
+            if self.trap_per_s:
+                self._x += (held - 1) * (self._x - self._middle_x)
+                self._y += (held - 1) * (self._y - self._middle_y)
+            self._x += velocity * delivered * along
             if shake:
-                self._x += self._rng.normal(0, shake, self._x.size)
-                self._y += self._rng.normal(0, shake, self._x.size)
+                self._x += self._rng.normal(0, shake_in_plane, self._x.size)
+                self._y += self._rng.normal(0, shake_in_plane, self._x.size)
                 self._height += self._rng.normal(0, shake, self._x.size)
             if self._driven is not None:
                 moved = self._driven.advance(step)

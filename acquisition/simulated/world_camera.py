@@ -40,7 +40,7 @@ class WorldCamera(SimulatedDevice, CameraDevice):
         super().__init__()
         self.scene = WorldSettings()
         self._pixel_type = self.PIXEL_TYPE
-        self._diffusion_um2_s, self._real_time = 0.03, 1
+        self._diffusion_um2_s, self._trap_per_s, self._real_time = 0.03, 0.0, 1
         self._truth_path, self._truth_files = "", 0
         self._particles_path, self._lamp = "", 1.0
         self._drawing: Drawing | None = None
@@ -101,6 +101,7 @@ class WorldCamera(SimulatedDevice, CameraDevice):
         """Set up the optics and fill the world with particles."""
         self._drawing = self._prepare()
         self.world.set_diffusion(self._diffusion_um2_s)
+        self.world.set_trap(self._trap_per_s)
         self.world.set_real_time(bool(self._real_time))
         self.world.configure(self.scene)
 
@@ -135,6 +136,7 @@ class WorldCamera(SimulatedDevice, CameraDevice):
         )
         diffusion = (lambda: self._diffusion_um2_s, self._set_diffusion)
         self.add("Diffusion_um2_s", float, *diffusion, limits=(0, 1e4))
+        self.add("Trap_per_s", float, lambda: self._trap_per_s, self._set_trap, limits=(0, 1e6))
         self.add("RealTime", int, lambda: self._real_time, self._set_real_time, limits=(0, 1))
         self.add("DropEvery", int, lambda: self.state.drop_every, self._set_drop_every, limits=(0, 1_000_000))
         self.add("TruthFile", str, lambda: self._truth_path, self._set_truth_path)
@@ -175,6 +177,11 @@ class WorldCamera(SimulatedDevice, CameraDevice):
         self._diffusion_um2_s = diffusion_um2_s
         if self.attached:
             self.world.set_diffusion(diffusion_um2_s)
+
+    def _set_trap(self, trap_per_s: float) -> None:
+        self._trap_per_s = trap_per_s
+        if self.attached:
+            self.world.set_trap(trap_per_s)
 
     def _set_real_time(self, real_time: int) -> None:
         self._real_time = real_time

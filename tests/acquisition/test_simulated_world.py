@@ -68,6 +68,22 @@ def test_brownian_motion_has_the_diffusion_coefficient_asked_for():
         assert step.var() == pytest.approx(2 * 0.5 * 2.0, rel=0.1)
 
 
+@pytest.mark.parametrize("flow_ul_s", [0.0, 0.002])
+def test_trapped_particles_are_held_around_the_middle_of_the_image_against_a_flow(flow_ul_s):
+    world = unpaced(particles_per_frame=4000)
+    world.set_diffusion(0.5)
+    world.set_trap(10.0)
+    world.pump.set(0.0, setpoint_ul_s=flow_ul_s)
+    before, after = world.particles_at(1.97), world.particles_at(2.07)
+    along = after.x_um - (768 - 1) / 2 * 0.8 - after.vx_um_s / 10.0
+    across = after.y_um - (512 - 1) / 2 * 0.8
+    for place in (along, across):
+        assert place.mean() == pytest.approx(0.0, abs=0.02)
+        assert place.var() == pytest.approx(0.5 / 10.0, rel=0.1)
+    correlation = np.corrcoef(before.y_um, after.y_um)[0, 1]
+    assert correlation == pytest.approx(np.exp(-10.0 * 0.1), abs=0.05)
+
+
 def test_particles_stay_in_the_channel_and_in_the_band_for_long():
     world = unpaced()
     world.set_diffusion(200.0)
