@@ -27,6 +27,9 @@ _LEAST_CONTRAST, _LARGEST_INDEX = 0.003, 2.2
 _STEPS = 25
 _DONE = 0.02
 """A fit has ended when no step is longer than this part of the parameter's standard error."""
+_NO_GAIN, _WITHOUT_GAIN = 1e-3, 3
+"""A fit gives up after so many steps in succession that each gain less than this of -2 log likelihood (a sphere at
+a limit of its radius or index, one that is not there)."""
 _MORE_DAMPING, _LESS_DAMPING, _MOST_DAMPING = 8.0, 0.3, 1e4
 _SEEK_STEP_UM = 0.1
 """Step of the search in depth before the fit: an eighth of the distance after which the fringes look alike."""
@@ -83,7 +86,7 @@ def fit_spheres(
         return FittedSpheres(spheres, np.empty((0, _P, _P)), np.empty(0, bool), 1.0)
     if seek_um:
         spheres = _sought(model, image, spheres, shape, seek_um)
-    background, damping, ended = 1.0, 1e-3, np.zeros(len(spheres), bool)
+    background, damping, ended, without_gain = 1.0, 1e-3, np.zeros(len(spheres), bool), 0
     light, slopes = _light_and_slopes(model, spheres, shape)
     cost = _cost(image, background * light, noise)
     for _ in range(_STEPS):
@@ -101,8 +104,11 @@ def fit_spheres(
         tried_cost = _cost(image, tried_background * tried_light, noise)
         if tried_cost < cost:
             spheres, background, light, slopes = tried, tried_background, tried_light, tried_slopes
+            without_gain = without_gain + 1 if cost - tried_cost < _NO_GAIN else 0
             cost = tried_cost
             damping *= _LESS_DAMPING
+            if without_gain == _WITHOUT_GAIN:
+                break
         elif damping > _MOST_DAMPING:
             break
         else:
