@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from calibration.deeptrack.contrast import contrast_of, peaks_of
 from calibration.deeptrack.errors import PipelineError
-from calibration.deeptrack.labels import ANGLE, Objects, Term, objects_of, unit_of
+from calibration.deeptrack.labels import ANGLE, ENDINGS, Objects, Term, objects_of, unit_of
 from calibration.deeptrack.loading import Loaded
 from calibration.deeptrack.recording import Drawn, Recorder, Symmetry
 from calibration.training.material import KNEE, LARGEST_PEAK
@@ -248,8 +248,7 @@ def property_of(recorder: Recorder, term: Term) -> tuple[str, float]:
     unit = _unit(recorder, term)
     name = re.sub(r"[^a-z0-9_]", "_", term.words.lower().replace("[", "_").replace("]", ""))
     is_angle = _period(recorder, term) is not None
-    ending = "_rad" if is_angle else {"meter": "_um", "pixel": "_px"}.get(unit, "")
-    return (name + ending)[:40], unit_scale(unit)
+    return (name + ENDINGS.get(ANGLE if is_angle else unit, ""))[:40], unit_scale(unit)
 
 
 def unit_scale(unit: str) -> float:
