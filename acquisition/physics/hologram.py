@@ -60,6 +60,12 @@ class HologramOptics:
         """Wavenumber in the medium, 1/um."""
         return 2 * math.pi * self.medium_index / self.wavelength_um
 
+    @property
+    def fringe_depth_um(self) -> float:
+        """Change of z after which the light at the aperture's edge has the same phase again."""
+        sine = self.numerical_aperture / self.medium_index
+        return 2 * math.pi / (self.wavenumber * (1 - math.sqrt(1 - sine**2)))
+
 
 class HologramModel:
     """Scattered waves of spheres in one microscope, `reach_um` around their centres, up to `deepest_um` from focus.

@@ -17,15 +17,13 @@ from scipy import fft
 from scipy.ndimage import maximum_filter
 
 from acquisition.physics.hologram import HologramModel
-from calibration.holograms.fit import RADIUS, FittedSpheres, fit_spheres
+from calibration.holograms.fit import RADIUS, SEEK_STEP, FittedSpheres, Z, fit_spheres
 
 FloatArray = npt.NDArray[np.float64]
 _Template = tuple[npt.NDArray[np.complex128], npt.NDArray[np.float32]]
 
-_DEPTH_STEP_UM = 0.1
-"""Step of the search: an eighth of the distance after which fringes look alike; the fit goes on from there."""
-_NEAREST_PX, _NEAREST_UM = 6, 0.8
-"""Of two places as near as this to one another in one search, the better is taken: half a fringe's width."""
+_NEAREST_PX = 6
+"""Of two places as near as this to one another, and within a fringe's depth, the better is taken."""
 _SEARCHES = 6
 """Most searches of what is left."""
 _LEAST_SEEN = 0.1
@@ -79,10 +77,10 @@ class SphereSearch:
     def _settled(self, image: npt.NDArray[np.floating], spheres: FloatArray) -> FittedSpheres:
         """The fit of spheres (N, 5); where it does not end, the least sure are left out, half of them at a time."""
         found = fit_spheres(self.model, image, spheres, self.noise)
-        while not found.ended.all() or len(_apart(found.spheres)) < len(found.spheres):
+        while not found.ended.all() or len(self._apart(found.spheres)) < len(found.spheres):
             unsure = np.where(found.ended, 0.0, found.errors[:, RADIUS] / found.spheres[:, RADIUS])
             dropped = np.argsort(-unsure)[: (int((~found.ended).sum()) + 1) // 2]
-            kept = _apart(np.delete(found.spheres, dropped, axis=0))
+            kept = self._apart(np.delete(found.spheres, dropped, axis=0))
             found = fit_spheres(self.model, image, kept, self.noise)
         return found
 
@@ -98,7 +96,7 @@ class SphereSearch:
         volume = np.empty((len(templates), height, width), np.float32)
         for plane, (template, scale) in zip(volume, templates, strict=True):
             plane[:] = fft.irfft2(spectrum * template, s=padded)[:height, :width] / scale
-        window = (round(2 * _NEAREST_UM / _DEPTH_STEP_UM) + 1, 2 * _NEAREST_PX + 1, 2 * _NEAREST_PX + 1)
+        window = (round(2 / SEEK_STEP) + 1, 2 * _NEAREST_PX + 1, 2 * _NEAREST_PX + 1)
         largest = float(volume.max())
         least = max(self.least_snr, _SIDE_LOBE * largest, self.least_of_surest * surest)
         peaks = np.argwhere((volume == maximum_filter(volume, size=window)) & (volume >= least))
@@ -116,8 +114,12 @@ class SphereSearch:
     @cached_property
     def _depths_um(self) -> FloatArray:
         low, high = self.depth_um
-        depths: FloatArray = np.linspace(low, high, round((high - low) / _DEPTH_STEP_UM) + 1)
+        depths: FloatArray = np.linspace(low, high, round((high - low) / self._nearest_um / SEEK_STEP) + 1)
         return depths
+
+    @property
+    def _nearest_um(self) -> float:
+        return self.model.optics.fringe_depth_um
 
     @property
     def _half_px(self) -> int:
@@ -159,15 +161,15 @@ class SphereSearch:
     def _kept(self) -> dict[tuple[int, ...], list[_Template]]:
         return {}
 
-
-def _apart(spheres: FloatArray) -> FloatArray:
-    """The spheres (K, 5), without those that came to the place of an earlier one."""
-    kept: list[FloatArray] = []
-    for sphere in spheres:
-        near = (
-            np.hypot(*(sphere[:2] - other[:2])) < _NEAREST_PX and abs(sphere[2] - other[2]) < _NEAREST_UM
-            for other in kept
-        )
-        if not any(near):
-            kept.append(sphere)
-    return np.array(kept).reshape(-1, 5)
+    def _apart(self, spheres: FloatArray) -> FloatArray:
+        """The spheres (K, 5), without those that came to the place of an earlier one."""
+        kept: list[FloatArray] = []
+        for sphere in spheres:
+            near = (
+                np.hypot(*(sphere[:2] - other[:2])) < _NEAREST_PX
+                and abs(sphere[Z] - other[Z]) < self._nearest_um
+                for other in kept
+            )
+            if not any(near):
+                kept.append(sphere)
+        return np.array(kept).reshape(-1, 5)
