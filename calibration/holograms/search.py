@@ -68,7 +68,7 @@ class SphereSearch:
             more = found
             while len(places) and len(more.spheres) <= len(found.spheres):
                 more = self._settled(image, np.concatenate([found.spheres, places]))
-                places = places[: len(places) // 2]  # the surest alone, where all together came to nothing
+                places = places[: min(1, len(places) - 1)]  # the surest alone, where all came to nothing
             if len(more.spheres) <= len(found.spheres):
                 break
             found = more
