@@ -52,9 +52,10 @@ NO_SCALES = Scales((1.0, 1.0, 1.0), {})
 
 
 def measure_sigma_scale(
-    material: Material, settings: TrainingSettings, weights: dict[str, Any], images: int = SIGMA_IMAGES
+    material: Material, settings: TrainingSettings, weights: dict[str, Any], images: int | None = None
 ) -> Scales:
     """Root mean square of error over standard error on held-out images; 1 where too few were found."""
+    count = settings.scored(SIGMA_IMAGES) if images is None else images
     network = _network(settings.size, material)
     network.load_state_dict(weights)
 
@@ -64,7 +65,7 @@ def measure_sigma_scale(
         return maps
 
     read = partial(decode, learnt=material.learnt)
-    score = HeldOut(material, images, SCORING_SEED + 2).score(detect, read=read)
+    score = HeldOut(material, count, SCORING_SEED + 2).score(detect, read=read)
     errors = score.evaluation.errors
     axes = "xyz" if material.depth else "xy"
     place = [errors[axis].calibration if axis in errors else math.nan for axis in axes]
