@@ -53,12 +53,13 @@ NO_SCALES = Scales((1.0, 1.0, 1.0), {})
 
 
 def measure_sigma_scale(
-    material: Material, settings: TrainingSettings, weights: dict[str, Any], images: int = SIGMA_IMAGES
+    material: Material, settings: TrainingSettings, weights: dict[str, Any], images: int | None = None
 ) -> Scales:
     """Error over standard error on held-out images: root mean square, or the typical one where few are far off.
 
     1 where too few particles were found, or where neither is within `SIGMA_RANGE`.
     """
+    count = settings.scored(SIGMA_IMAGES) if images is None else images
     network = _network(settings.size, material)
     network.load_state_dict(weights)
 
@@ -68,7 +69,7 @@ def measure_sigma_scale(
         return maps
 
     read = partial(decode, learnt=material.learnt)
-    score = HeldOut(material, images, SCORING_SEED + 2).score(detect, read=read)
+    score = HeldOut(material, count, SCORING_SEED + 2).score(detect, read=read)
     errors = score.evaluation.errors
     axes = "xyz" if material.depth else "xy"
     place = [_scale(errors[axis]) if axis in errors else 1.0 for axis in axes]

@@ -93,6 +93,9 @@ def train(
         ),
     ] = None,
     minutes: Annotated[float, typer.Option(help="how long to train, min", min=0.01)] = 60.0,
+    steps: Annotated[
+        int | None, typer.Option(help="train no more steps than these, also if time is left", min=1)
+    ] = None,
     size: Annotated[str, typer.Option(help="`small`, for CPUs, or `large`, for GPUs")] = "small",
     start: Annotated[
         str | None,
@@ -183,6 +186,7 @@ def train(
             minutes,
             size,
             seed=seed,
+            steps=steps,
             processes=processes,
             batch=batch,
             start_from=start_from,

@@ -115,6 +115,26 @@ def _loaded(feature):
     return Loaded(Path("here.py"), "pipeline", feature, {}, None, {}, None)
 
 
+def test_images_without_any_object_are_images_too(tmp_path):
+    text = BEADS + (
+        "pipeline = optics(bead ^ (lambda: np.random.randint(0, 2))) >> dt.Add(0.2) >> dt.Gaussian(sigma=0.05)"
+    )
+    recorder = recorder_of(tmp_path, text)
+    units = survey(recorder, images=16)
+    assert units.pixel_size_um == pytest.approx(0.2)
+    drawn = [recorder.draw(seed) for seed in range(8)]
+    counts = {len(objects_of(each, []).x_px) for each in drawn}
+    assert counts == {0, 1}
+    assert {each.image.shape for each in drawn} == {(48, 48)}
+    scene = PipelineSource(recorder, units).draw(np.random.default_rng(0), (64, 64), 4)
+    assert np.isfinite(scene.images).all()
+
+
+def test_a_pipeline_that_never_has_an_object_is_refused(tmp_path):
+    with pytest.raises(PipelineError, match="show nothing"):
+        survey(recorder_of(tmp_path, BEADS + "pipeline = optics(bead ^ 0) >> dt.Add(1.0)"), images=4)
+
+
 def test_a_core_in_a_shell_is_one_object_and_repeated_ones_are_each_their_own(tmp_path):
     text = BEADS + (
         "shell = dt.Sphere(position=bead.position, radius=1e-6, intensity=1.0, thickness=3)\n"
