@@ -109,7 +109,7 @@ def test_no_flow_leaks_through_walls_and_each_carries_what_it_says(width, length
     assert np.abs(drain).max() < 1e-6
     walls = np.hstack([np.stack(region.side_um(side)).mean(axis=0)[:, None] for side in region.walls])
     at_wall, _ = domain.interpolation(np.vstack([walls, np.full((1, walls.shape[1]), depth / 2)]))
-    assert np.abs(at_wall @ flows.flows.velocity).max() < 1e-9
+    assert max(np.abs(at_wall @ one).max() for one in flows.flows.velocity) < 1e-9
 
 
 def test_exact_velocities_give_flow_rate_pressure_and_shear_of_the_channel(box):
@@ -125,7 +125,7 @@ def test_exact_velocities_give_flow_rate_pressure_and_shear_of_the_channel(box):
     fit = fit_region(pieces, box)
     rates = inflows_ul_s(fit)
     assert rates["in"].value == pytest.approx(30.0 * 200 * 100 / 1e9, rel=1e-3)
-    assert rates["out"].value == -rates["in"].value
+    assert rates["out"].value == pytest.approx(-rates["in"].value)
     fall = 30.0 * true.resistance * 300.0 * 1e-3
     assert pressures_pa(fit, 1e-3)["in"].value == pytest.approx(fall, rel=5e-3)
     shear = wall_shear(fit, 1e-3)
@@ -137,15 +137,16 @@ def test_exact_velocities_give_flow_rate_pressure_and_shear_of_the_channel(box):
 
 
 def test_tracks_through_a_constriction_give_the_flow_and_its_error(constriction):
-    amplitude = np.zeros(constriction.order.size)
-    amplitude[[0, 2, 5]] = 50.0, 10.0, -5.0
+    rng = np.random.default_rng(8)
+    amplitude = 10.0 * rng.normal(size=constriction.order.size) / np.maximum(constriction.order, 1.0) ** 2
+    amplitude[0] = 50.0
     liquid = liquid_through(SEEN, 50.0, **COARSE)
     liquid = type(liquid)(
         constriction.flows.domain, constriction.flows.velocity @ amplitude, liquid.inflow_ul_s
     )
     place = anywhere(SEEN, 300, np.random.default_rng(9))
     off, stated, rates = [], [], []
-    for seed in range(4):
+    for seed in range(3):
         seen = detections(liquid, SEEN, 300, seed, substeps=2)
         fit = fit_region(pieces_of(SEEN, **seen, diffusion_um2_s=0.2), constriction)
         velocity, error = velocity_at(fit, place)
@@ -155,9 +156,9 @@ def test_tracks_through_a_constriction_give_the_flow_and_its_error(constriction)
         rates.append((rate.value - liquid.inflow_ul_s) / rate.standard_error)
         assert fit.settled
         assert not cell_residuals(fit).told.any()
-    assert 0.6 < np.sqrt(np.mean(np.square(off)) / np.mean(np.square(stated))) < 1.5
+    assert 0.5 < np.sqrt(np.mean(np.square(off)) / np.mean(np.square(stated))) < 1.6
     assert np.abs(rates).max() < 4.0
-    assert np.sqrt(np.mean(np.square(off))) < 0.005 * np.abs(liquid.at(place)).max()
+    assert np.sqrt(np.mean(np.square(off))) < 0.01 * np.abs(liquid.at(place)).max()
 
 
 def test_a_vortex_that_no_stokes_flow_has_is_told_where_it_is(constriction):

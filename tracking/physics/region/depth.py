@@ -18,13 +18,13 @@ FloatArray = npt.NDArray[np.float64]
 def velocity_functions(z: npt.ArrayLike, count: int, derivative: int = 0) -> FloatArray:
     """phi_1 to phi_count, or their derivatives, at z in -1 to 1: (..., count)."""
     place = np.asarray(z, np.float64)
-    coefficients = np.zeros((count + 2, count))
+    coefficients: FloatArray = np.zeros((count + 2, count))
     for k in range(1, count + 1):
         scale = np.sqrt(2.0 * (2.0 * k + 1.0))
         coefficients[k + 1, k - 1], coefficients[k - 1, k - 1] = 1.0 / scale, -1.0 / scale
     if derivative:
-        coefficients = legendre.legder(coefficients, derivative, axis=0)
-    values: FloatArray = np.moveaxis(legendre.legval(place, coefficients), 0, -1)
+        coefficients = np.asarray(legendre.legder(coefficients, derivative, axis=0), np.float64)
+    values: FloatArray = np.moveaxis(np.asarray(legendre.legval(place, coefficients), np.float64), 0, -1)
     return values
 
 
@@ -47,5 +47,5 @@ def pressure_overlap(count: int, derivative: int) -> FloatArray:
 def projected(values: FloatArray, z: FloatArray, weight: FloatArray, count: int) -> FloatArray:
     """Coefficients (..., count) of the phi nearest, in the mean square, to values (..., Z) at Gauss points z."""
     phi = velocity_functions(z, count)
-    coefficients: FloatArray = np.linalg.solve(overlap(count), (phi * weight[:, None]).T @ values[..., None])
-    return coefficients[..., 0]
+    moments = (phi * weight[:, None]).T @ values[..., None]
+    return np.asarray(np.linalg.solve(overlap(count), moments)[..., 0], np.float64)

@@ -87,7 +87,7 @@ def fit_region(pieces: Pieces, flows: RegionFlows) -> RegionFit:
     usable = np.isfinite(tracks.velocity_um_s).all(axis=0)
     usable &= np.isfinite(tracks.velocity_sigma_um_s).all(axis=0)
     usable &= np.isfinite(tracks.position_um).all(axis=0) & np.isfinite(tracks.position_sigma_um).all(axis=0)
-    pieces = pieces.chosen(usable)
+    pieces = pieces.chosen(np.flatnonzero(usable))
     tracks = pieces.velocities
     pieces = pieces.chosen(domain.region.holds(tracks.position_um, MARGIN * tracks.position_sigma_um))
     tracks = pieces.velocities
@@ -140,12 +140,12 @@ def _first(
 ) -> FloatArray:
     """Amplitudes for about the least sum of absolute residuals."""
     scale = np.sqrt(own + (0.05 * speed) ** 2)
-    amplitude = np.zeros(order.size)
+    amplitude: FloatArray = np.zeros(order.size)
     for _ in range(ROUNDS_AT_FIRST):
         off = np.sqrt((((velocity - design @ amplitude) / scale) ** 2).sum(axis=0))
         curvature, pull = _normal_equations(design, 1.0 / (scale**2 * (1.0 + off)), velocity)
         confidence = _confidence(order, FIRST_STRENGTH * speed, speed)
-        amplitude = np.linalg.solve(curvature + np.diag(confidence), pull)
+        amplitude = np.asarray(np.linalg.solve(curvature + np.diag(confidence), pull), np.float64)
     return amplitude
 
 

@@ -56,7 +56,10 @@ class Region:
         corners = self.outline_um
         before, after = corners - np.roll(corners, 1, axis=0), np.roll(corners, -1, axis=0) - corners
         turn = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]
-        return corners[turn < -1e-9 * np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)]
+        sharp: FloatArray = corners[
+            turn < -1e-9 * np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
+        ]
+        return sharp
 
     @cached_property
     def _polygon(self) -> Polygon:
@@ -85,7 +88,8 @@ class Region:
             to_opening = np.minimum(to_opening, distance_from(np.array(self.side_um(side)), seen))
         within |= (to_wall <= margin) & (to_wall < to_opening)
         above = position_um[2] - self.floor_um
-        return within & (above >= -margin_um[2]) & (above <= self.depth_um + margin_um[2])
+        held: BoolArray = within & (above >= -margin_um[2]) & (above <= self.depth_um + margin_um[2])
+        return held
 
 
 def region_of(

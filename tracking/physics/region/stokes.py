@@ -126,10 +126,10 @@ def domain_of(
     """The mesh of a region. Raises `ConfigurationError` if its outline is too intricate."""
     unit = region.depth_um / 2.0
     corners = region.outline_um / unit
-    widths = [np.linalg.norm(np.subtract(*region.side_um(side))) / unit for _, side in region.openings]
+    widths = [float(np.linalg.norm(np.subtract(*region.side_um(side)))) / unit for _, side in region.openings]
     after = np.roll(corners, -1, axis=0)
     area = abs(float((corners[:, 0] * after[:, 1] - after[:, 0] * corners[:, 1]).sum())) / 2.0
-    side = min(2.0, *widths) / cells_across
+    side = min([2.0, *widths]) / cells_across
     side = max(side, np.sqrt(area / most_triangles * 4.0 / np.sqrt(3.0)))
     return Domain(region, filled(corners, side), functions)
 
@@ -157,7 +157,8 @@ def solve(domain: Domain, outline: FloatArray) -> StokesFlows:
 
 def _of_parity(functions: int, even: bool) -> npt.NDArray[np.bool_]:
     """Which phi are even, or odd, about the middle of the depth: phi_1 is even; L_0 too."""
-    return (np.arange(functions) % 2 == 0) == even
+    level: npt.NDArray[np.bool_] = (np.arange(functions) % 2 == 0) == even
+    return level
 
 
 def _places(nodes: int, functions: int, level: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
