@@ -322,7 +322,7 @@ def _place_of(part: Part) -> FloatArray:
 
 
 def _described(part: Part) -> dict[str, float]:
-    """The numbers among a scatterer's own properties, with their units in the names."""
+    """The numbers among a scatterer's own properties, named with their units as a network that learns them does."""
     found: dict[str, float] = {}
     own = [key for base in type(part.scatterer).__mro__ for key in _asked_for(base)] + [*OF_ANY]
     for key in dict.fromkeys(own):
@@ -335,12 +335,12 @@ def _described(part: Part) -> dict[str, float]:
         if not 1 <= numbers.size <= 3:
             continue
         unit = unit_of(part.scatterer, key)
-        name = key + ("_rad" if unit == ANGLE else {"meter": "_um"}.get(unit, ""))
+        ending = "_rad" if unit == ANGLE else {"meter": "_um"}.get(unit, "")
         values = unit_scale(unit) * numbers.real
         if np.ptp(values) == 0:
-            found[name] = float(values[0])
+            found[key + ending] = float(values[0])
         else:
-            found |= {f"{name}_{i}": float(value) for i, value in enumerate(values)}
+            found |= {f"{key}_{i}{ending}": float(value) for i, value in enumerate(values)}
     return found
 
 
