@@ -27,6 +27,7 @@ from scipy import ndimage
 from calibration.examples.objects import Example
 from calibration.quantity_model import CLEARLY, SIZE, SIZES, model_over, values_of_nodes
 from engines.network.model_card import Polarity
+from engines.refine.misfit import Misfit
 from engines.refine.psf import FitModel
 from engines.refine.quantity import Quantity
 
@@ -45,7 +46,7 @@ ROUND_PART = 0.05
 """Part of a round object's energy by which it may differ after a quarter of a turn, beside its noise."""
 MOST_TRIED = 8
 """Examples up to which all orders are tried; of more, a way is made by always going to the nearest."""
-TRIED = 65
+TRIED = 33
 """Values of the number at which an example that was left out is looked for."""
 BRIGHTNESS_SD = 0.25
 """Relative spread of the brightness of objects that look alike, which a few examples do not show."""
@@ -116,6 +117,15 @@ class Way(NamedTuple):
         return np.stack([np.interp(numbers, self.at, self.size[:, axis]) for axis in range(2)], axis=1)
 
 
+class LeftOut(NamedTuple):
+    """The part of the images, rms, that the others do not explain, and how far it moves them: variances of x and y
+    (2,), px^2.
+    """
+
+    part: float
+    moved_px2: FloatArray
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ExamplesModel:
     """The `model` of examples, and in `words` what their images change with; None with the reason.
@@ -137,9 +147,9 @@ def model_of(examples: Sequence[Example], pixel_size_um: float) -> ExamplesModel
     ways = [_by_size(examples)]
     if len(examples) >= FEWEST:
         ways.append(_by_look(examples))
-    misfits = [_misfit(way) for way, _ in ways]
-    best = int(len(ways) > 1 and misfits[1] < CLEARLY * misfits[0])
-    (way, order), misfit = ways[best], misfits[best]
+    left_out = [_left_out(way) for way, _ in ways]
+    best = int(len(ways) > 1 and left_out[1].part < CLEARLY * left_out[0].part)
+    (way, order), misfit = ways[best], left_out[best].part
     if misfit > LARGEST_MISFIT:
         return ExamplesModel(
             None, f"{100 * misfit:.0f} % of the image of an example are not explained by the others", misfit
@@ -156,6 +166,7 @@ def model_of(examples: Sequence[Example], pixel_size_um: float) -> ExamplesModel
         read=1.0,
         shot=0.0,
         brightness_sd=float(np.hypot(peaks.std() / peaks.mean(), BRIGHTNESS_SD)),
+        misfit=_misfit(images * float(peaks.mean()), left_out[best], pixel_size_um),
     )
     if way.by_size:
         words = f"images change with their size, {way.ends[0]:.2f} to {way.ends[1]:.2f} times the mean one"
@@ -248,20 +259,33 @@ def _stretched(spline: FloatArray, factors: FloatArray) -> FloatArray:
     return found
 
 
-def _misfit(way: Way) -> float:
-    """The part of an example's image, rms, that the others do not explain; NaN for a single one.
+def _left_out(way: Way) -> LeftOut:
+    """What the others say of each example; NaN for a single one.
 
     Of three and more only those between others are left out, as the model does not go beyond the outer ones.
     """
     count = len(way.at)
-    left = []
+    left, moved = [], []
     for n in range(1, count - 1) if count >= FEWEST else range(count if count > 1 else 0):
         others = way.of(np.delete(np.arange(count), n)).merged()
         low, high = others.ends
         shown = others.shown(np.linspace(min(low, way.at[n]), max(high, way.at[n]), TRIED))
         image = way.images[n]
-        power = float((image**2).sum())
-        explained = ((shown * image).sum(axis=(1, 2)) ** 2 / (shown**2).sum(axis=(1, 2))).max()
+        power, alike = (shown**2).sum(axis=(1, 2)), (shown * image).sum(axis=(1, 2))
+        best = int((alike**2 / power).argmax())
+        rest = image - alike[best] / power[best] * shown[best]
+        whole = float((image**2).sum())
         noise = way.noise[n] * float((image != 0).sum())
-        left.append(max(power - float(explained) - noise, 0.0) / power)
-    return math.sqrt(float(np.mean(left))) if left else math.nan
+        left.append(max(float((rest**2).sum()) - noise, 0.0) / whole)
+        slopes = np.array(np.gradient(shown[best])) * alike[best] / power[best]
+        moved.append((slopes * rest).sum(axis=(1, 2)) / (slopes**2).sum(axis=(1, 2)))
+    if not left:
+        return LeftOut(math.nan, np.zeros(2))
+    return LeftOut(math.sqrt(float(np.mean(left))), np.mean(np.square(moved), axis=0)[::-1])
+
+
+def _misfit(images: FloatArray, found: LeftOut, pixel_size_um: float) -> Misfit:
+    """What the model does not explain, everywhere and over its whole range, where its `images` (J, P, P) are."""
+    place = np.append(found.moved_px2 * pixel_size_um**2, 0.0)
+    power = np.nan_to_num(found.part) ** 2 * float((images**2).mean())
+    return Misfit((1, 1), np.zeros(1), place.reshape(1, 1, 1, 3), np.full((1, 1, 1), power))

@@ -15,7 +15,7 @@ BOUND_PX = NOISE / PEAK * np.sqrt(2 / np.pi)
 
 
 def recording(path: Path, stretched: float = 1.0) -> np.ndarray:
-    """An image of spots on a lattice, a pixel off it at random; every other may be `stretched`; the places (N, 2)."""
+    """An image of spots on a lattice, a pixel off it at random, `stretched` along y or x; the places (N, 2)."""
     rng = np.random.default_rng(2)
     lattice = np.stack(np.meshgrid(np.arange(20, 180, 24), np.arange(20, 150, 24)), axis=-1).reshape(-1, 2)
     places = lattice + rng.uniform(-1, 1, lattice.shape)
