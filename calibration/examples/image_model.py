@@ -76,7 +76,7 @@ class Way(NamedTuple):
 
     def of(self, which: IntArray) -> Way:
         """Some of them."""
-        return Way(*(column[which] for column in self[:4]), self.by_size)
+        return Way(self.images[which], self.noise[which], self.at[which], self.size[which], self.by_size)
 
     def merged(self) -> Way:
         """The same with the mean of those that are next to each other."""
