@@ -347,10 +347,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a network that was trained before, or where to keep it")
     parser.add_argument("--json", type=Path, help="file for the results; those of other cases in it stay")
     given = parser.parse_args()
-    if given.case == "centres":
-        row = centres()
-    else:
-        row = measured(given.case, given.way, given.steps, given.model)
+    single = given.case == "centres"
+    row = centres() if single else measured(given.case, given.way, given.steps, given.model)
     print(json.dumps(row, indent=1))
     if given.json is not None:
         rows = json.loads(given.json.read_text(encoding="utf-8"))["rows"] if given.json.is_file() else []

@@ -24,9 +24,11 @@ CLEARLY = 0.8
 """A number has to lower the misfit to this part of what it is without, so as not to be chosen by chance."""
 
 
-def values_of_nodes(low: float, high: float, nodes: int = INNER_NODES + 2 * ROOM) -> FloatArray:
+def values_of_nodes(low: float, high: float) -> FloatArray:
     """The values (J,) of a number at nodes, where its range is from `low` to `high`."""
-    return low + (high - low) / (INNER_NODES - 1) * (np.arange(nodes) - ROOM)
+    return np.asarray(
+        low + (high - low) / (INNER_NODES - 1) * (np.arange(INNER_NODES + 2 * ROOM) - ROOM), np.float64
+    )
 
 
 def model_over(quantity: Quantity, coefficients: FloatArray, **measured: Any) -> FitModel:

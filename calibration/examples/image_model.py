@@ -38,6 +38,8 @@ LOOK = "look"
 """The number where it is not the size: from 0 to 1 over the examples, as far as one differs from the next."""
 LARGEST_MISFIT = 0.5
 """Part of an example's image, rms, that the others may leave unexplained; with it in the model less is left."""
+GOOD = 0.1
+"""Such a part, up to which the size is the number, as that goes on beyond the examples."""
 ALIKE = 0.04
 """Difference of two examples in the number, over its range, up to which they are averaged: a third of a node."""
 FEWEST = 3
@@ -74,7 +76,7 @@ class Way(NamedTuple):
 
     def of(self, which: IntArray) -> Way:
         """Some of them."""
-        return Way(*(column[which] for column in self[:4]), self.by_size)
+        return Way(self.images[which], self.noise[which], self.at[which], self.size[which], self.by_size)
 
     def merged(self) -> Way:
         """The same with the mean of those that are next to each other."""
@@ -148,7 +150,9 @@ def model_of(examples: Sequence[Example], pixel_size_um: float) -> ExamplesModel
     if len(examples) >= FEWEST:
         ways.append(_by_look(examples))
     left_out = [_left_out(way) for way, _ in ways]
-    best = int(len(ways) > 1 and left_out[1].part < CLEARLY * left_out[0].part)
+    best = (
+        int(left_out[0].part > GOOD and left_out[1].part < CLEARLY * left_out[0].part) if len(ways) > 1 else 0
+    )
     (way, order), misfit = ways[best], left_out[best].part
     if misfit > LARGEST_MISFIT:
         return ExamplesModel(
