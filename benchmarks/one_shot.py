@@ -1,6 +1,6 @@
-"""Networks that learnt an object from five crops, against the best other detectors and against the truth.
+"""Objects learnt from five crops, against the best other detectors and against the truth.
 
-    python benchmarks/one_shot.py CASE [--steps 3000] [--model FILE] [--json FILE]
+    python benchmarks/one_shot.py CASE [--way matched] [--steps 3000] [--model FILE] [--json FILE]
 
 CASE is one of
 
@@ -17,8 +17,10 @@ CASE is one of
 With two references each of the three has errors of its own, which follow from the three differences as far as they
 are independent (three-cornered hat): the noise of an image that all three see is not in them.
 
-Without `--model` a network is trained on the places in `PLACES`, with so many steps, as `liveptv train --examples`
-does it; the processor time is that of the training.
+`--way` is `matched` (the image model of the examples, matched filters and the fit; `filters`: without the fit) or
+`network` (trained with so many steps; its detections are fitted where the examples have an image model; `unfitted`:
+never). Both are made of the places in `PLACES` as `liveptv train --examples` does it, a network only where the file
+of `--model` is not there yet; the processor time is that of making it.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ import json
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +43,7 @@ from reporting import save
 from calibration.matching import match
 from engines.factory import open_engine
 from engines.settings import DetectorSettings
+from liveptv.workflows.examples import Examples, parse_at
 from stream.messages import Detections, Frame, FrameInfo
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -162,13 +165,10 @@ def trained(name: str, case: Case, steps: int, model: Path) -> dict[str, Any]:
     """Train on the case's crops; says what that took."""
     from calibration.training.settings import TrainingSettings
     from liveptv.models import SHIPPED_MODEL
-    from liveptv.workflows.examples import Examples, parse_at, recipe_of
+    from liveptv.workflows.examples import recipe_of
     from liveptv.workflows.train import train_model
 
-    with tempfile.TemporaryDirectory() as folder:
-        recording = Path(folder) / "examples.tif"
-        tifffile.imwrite(recording, case.examples, metadata={"axes": "TYX"})
-        given = Examples((recording,), parse_at(PLACES[name]), recording if case.background else None, 1.0)
+    with given_examples(name, case) as given:
         recipe, digest = recipe_of(given, print)
     settings = TrainingSettings(minutes=1e4, steps=steps, start_from=SHIPPED_MODEL, score_every_s=1e7)
     begun_s = time.process_time()
@@ -185,11 +185,31 @@ def trained(name: str, case: Case, steps: int, model: Path) -> dict[str, Any]:
     }
 
 
-def detected(model: Path, images: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
+def modelled(name: str, case: Case, model: Path) -> dict[str, Any]:
+    """Make the image model of the case's crops; says what that took."""
+    from liveptv.workflows.examples import make_model_of_examples
+
+    begun_s = time.process_time()
+    with given_examples(name, case) as given:
+        make_model_of_examples(model, given, print)
+    return {"processor_s": round(time.process_time() - begun_s, 1)}
+
+
+@contextmanager
+def given_examples(name: str, case: Case) -> Iterator[Examples]:
+    """The case's crops, as a user gives them."""
+    with tempfile.TemporaryDirectory() as folder:
+        recording = Path(folder) / "examples.tif"
+        tifffile.imwrite(recording, case.examples, metadata={"axes": "TYX"})
+        yield Examples((recording,), parse_at(PLACES[name]), recording if case.background else None, 1.0)
+
+
+def detected(model: Path, images: list[np.ndarray], *, refine: bool) -> list[dict[str, np.ndarray]]:
     """What the engine finds in each image, in px."""
     tables = []
-    engine = open_engine(DetectorSettings(workers=1, backend="onnxruntime"), model=model, pixel_size_um=1.0)
-    with closing(engine):
+    backend: Any = "onnxruntime" if model.suffix == ".onnx" else "auto"
+    settings = DetectorSettings(workers=1, backend=backend, refine=refine)
+    with closing(open_engine(settings, model=model, pixel_size_um=1.0)) as engine:
         for number, image in enumerate(images):
             info = FrameInfo("run", number, number, 0.0, 0, 0.0, pixel_size_um=1.0)
             engine.submit(Frame(info, image))
@@ -303,30 +323,37 @@ def bound_px() -> float:
     return float(SPOT_NOISE / np.sqrt(((shape * columns / SPOT_PX**2) ** 2).sum()))
 
 
-def measured(name: str, steps: int, kept: Path | None) -> dict[str, Any]:
-    """Train on a case's crops, or take a kept network, and score it."""
+def measured(name: str, way: str, steps: int, kept: Path | None) -> dict[str, Any]:
+    """Learn a case's crops, or take a kept network, and score it."""
     case = CASES[name]()
-    row: dict[str, Any] = {"case": name, "crops": len(PLACES[name])}
+    row: dict[str, Any] = {"case": name, "way": way, "crops": len(PLACES[name])}
     with tempfile.TemporaryDirectory() as folder:
-        model = kept or Path(folder) / "model.onnx"
-        if not model.is_file():
-            row |= trained(name, case, steps, model)
-        row |= scored(case, detected(model, case.tested))
+        if way in ("matched", "filters"):
+            model = Path(folder) / "objects.h5"
+            row |= modelled(name, case, model)
+        else:
+            model = kept or Path(folder) / "model.onnx"
+            if not model.is_file():
+                row |= trained(name, case, steps, model)
+        row |= scored(case, detected(model, case.tested, refine=way in ("matched", "network")))
     return row | ({"bound_px": round(bound_px(), 4)} if name == "simulated" else {})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("case", choices=(*CASES, "centres"))
+    parser.add_argument("--way", choices=("matched", "filters", "network", "unfitted"), default="matched")
     parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--model", type=Path, help="a network that was trained before")
+    parser.add_argument("--model", type=Path, help="a network that was trained before, or where to keep it")
     parser.add_argument("--json", type=Path, help="file for the results; those of other cases in it stay")
     given = parser.parse_args()
-    row = centres() if given.case == "centres" else measured(given.case, given.steps, given.model)
+    single = given.case == "centres"
+    row = centres() if single else measured(given.case, given.way, given.steps, given.model)
     print(json.dumps(row, indent=1))
     if given.json is not None:
         rows = json.loads(given.json.read_text(encoding="utf-8"))["rows"] if given.json.is_file() else []
-        save(given.json, [one for one in rows if one["case"] != given.case] + [row])
+        this = row["case"], row.get("way")
+        save(given.json, [one for one in rows if (one["case"], one.get("way")) != this] + [row])
 
 
 if __name__ == "__main__":

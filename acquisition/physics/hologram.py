@@ -60,6 +60,12 @@ class HologramOptics:
         """Wavenumber in the medium, 1/um."""
         return 2 * math.pi * self.medium_index / self.wavelength_um
 
+    @property
+    def fringe_depth_um(self) -> float:
+        """Change of z after which the light at the aperture's edge has the same phase again."""
+        sine = self.numerical_aperture / self.medium_index
+        return 2 * math.pi / (self.wavenumber * (1 - math.sqrt(1 - sine**2)))
+
 
 class HologramModel:
     """Scattered waves of spheres in one microscope, `reach_um` around their centres, up to `deepest_um` from focus.
@@ -138,12 +144,14 @@ class HologramModel:
         even, double = self._tables(self._spectra(z_um, radius_um, index, True))
         pixels = _Pixels.around(sphere, shape, self)
         waves = np.zeros((len(PARAMETERS) + 1, *shape), complex)
+        taken0, taken2 = pixels.take(even.T), pixels.take(double.T)
+        together = taken0 + pixels.twice[:, None] * taken2
         for row, which in enumerate((0, 3, 4, 5)):
-            waves[which][pixels.seen] = pixels.take(even[row]) + pixels.twice * pixels.take(double[row])
+            waves[which][pixels.seen] = together[:, row]
         # moving the sphere by dx moves each pixel by -dx, along rho and in azimuth
         outward = pixels.take(np.gradient(even[0], _RHO_STEP_UM))
         outward += pixels.twice * pixels.take(np.gradient(double[0], _RHO_STEP_UM))
-        turning = pixels.take(double[0]) * 4 * pixels.x_um * pixels.y_um / pixels.rho_um**4
+        turning = taken2[:, 0] * 4 * pixels.x_um * pixels.y_um / pixels.rho_um**4
         pixel_um = self.optics.pixel_size_um
         by_x = outward * pixels.x_um / pixels.rho_um - turning * pixels.y_um
         by_y = outward * pixels.y_um / pixels.rho_um + turning * pixels.x_um
@@ -187,9 +195,10 @@ class _Pixels:
         return cls(seen, x_um, y_um, rho, (y_um**2 - x_um**2) / rho**2, node, place - node)
 
     def take(self, table: ComplexArray) -> ComplexArray:
-        """The table's values (M,), linear between its points."""
+        """The values (M, ...) of a table (R, ...), linear between its points."""
+        rest = self.rest.reshape(-1, *[1] * (table.ndim - 1))
         here = table[self.node]
-        values: ComplexArray = here + self.rest * (table[self.node + 1] - here)
+        values: ComplexArray = here + rest * (table[self.node + 1] - here)
         return values
 
 

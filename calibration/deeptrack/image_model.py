@@ -17,14 +17,15 @@ from scipy import ndimage
 
 from calibration.deeptrack.contrast import contrast_of
 from calibration.deeptrack.errors import PipelineError
-from calibration.deeptrack.image_regression import ROOM, Cutouts, FloatArray, ImageSpline, symmetric
+from calibration.deeptrack.image_regression import Cutouts, FloatArray, ImageSpline, symmetric
 from calibration.deeptrack.labels import Objects, Term, objects_of
 from calibration.deeptrack.loading import load_pipeline
 from calibration.deeptrack.recording import Drawn, Recorder
 from calibration.deeptrack.survey import Units, property_of
+from calibration.quantity_model import CLEARLY, INNER_NODES, ROOM, SIZE, SIZES, model_over, values_of_nodes
 from engines.network.preparation import noise_of
 from engines.refine.psf import FitModel
-from engines.refine.quantity import DEPTH, HALF_SPAN_UM, Quantity
+from engines.refine.quantity import DEPTH, Quantity
 
 SEED = 3 << 28
 """Of these images; others have the survey and the training."""
@@ -35,8 +36,6 @@ NOISY_PART = 0.2
 """Part of the images that keep DeepTrack's noise features, which the others lack: they tell the noise."""
 FEWEST = 40
 """Objects without which there is no model."""
-INNER_NODES = 9
-"""Nodes over the range of the number."""
 MOST_WORK = 4e7
 """Objects times the cube of their images' side: 20 s of processor time. The best lit are taken: 300 of 51 px."""
 TRIED = 160
@@ -45,17 +44,11 @@ HELD_OUT = 0.25
 LARGEST_MISFIT = 0.1
 """Part of an object's image, rms, that the model may leave unexplained in objects that it has not seen. Objects
 whose images change with a second number leave 0.2 and more."""
-CLEARLY = 0.8
-"""A number has to lower the misfit to this part of what it is without, so as not to be chosen by chance."""
 REACHES = 3.0
 """The model extends to so many times the distance at which an object is still plainly seen."""
 LEAST_HALF_PX, LARGEST_HALF_PX = 8, 32
 LEAST_NOISE_OF_PEAK = 3e-3
 """Noise that images count to have at least, over the mean peak: so none outweighs all others."""
-SIZE = "relative_size"
-SIZES = (0.85, 1.15)
-"""Without a number that changes the image, it is its size, over that of the mean object: lenses and objects
-differ."""
 WIDE_SD = 10.0
 """Relative spread of the brightness where images have no light as a unit of it."""
 
@@ -284,36 +277,27 @@ def _quantity(
 
 
 def _fit_model(units: Units, spline: ImageSpline, quantity: Quantity, resized: bool) -> FitModel:
-    coefficients = spline.coefficients
-    if resized:
-        coefficients = _resized(coefficients[2], INNER_NODES + 2 * ROOM)
-    step_um = 2 * HALF_SPAN_UM / (INNER_NODES - 1)
+    coefficients = _resized(spline.coefficients[2]) if resized else spline.coefficients
     lit = units.normalisation == "background"
     read, shot = _noise(spline, units) if lit else (1.0, 0.0)
-    return FitModel.of(
-        np.ascontiguousarray(coefficients, np.float32),
-        -HALF_SPAN_UM - ROOM * step_um,
-        step_um,
-        (-HALF_SPAN_UM, HALF_SPAN_UM),
+    return model_over(
+        quantity,
+        coefficients,
         pixel_size_um=units.pixel_size_um,
         polarity=units.polarity,
         read=read,
         shot=shot,
         brightness_sd=float(np.std(spline.amplitude)) if lit else WIDE_SD,
-        quantity=quantity,
     )
 
 
-def _resized(plane: FloatArray, nodes: int) -> FloatArray:
+def _resized(plane: FloatArray) -> FloatArray:
     """Spline coefficients (J, H, H) of an object's image that is larger from node to node."""
     half = plane.shape[0] // 2
-    low, high = SIZES
-    step = (high - low) / (INNER_NODES - 1)
-    sizes = low + step * (np.arange(nodes) - ROOM)
     v, u = np.mgrid[-half : half + 1, -half : half + 1].astype(np.float64)
     images = [
         ndimage.map_coordinates(plane, [v / s + half, u / s + half], order=3, mode="nearest", prefilter=False)
-        for s in sizes
+        for s in values_of_nodes(*SIZES)
     ]
     return np.asarray(ndimage.spline_filter(np.array(images), order=3, mode="mirror"), np.float64)
 

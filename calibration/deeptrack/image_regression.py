@@ -35,8 +35,6 @@ OFF_SIGMAS = 4.0
 more."""
 LEAST_PEAK = 0.1
 """Of the median: nodes with less were seen by no images."""
-ROOM = 2
-"""Nodes beyond the range at both ends, which a cubic spline needs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

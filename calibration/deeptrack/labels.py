@@ -24,6 +24,8 @@ TURNED = 0.02
 TERM = re.compile(r"(?P<key>[A-Za-z_]\w*?)(?P<imaginary>_imag)?(?:\[(?P<part>\d+)\])?")
 LENGTHS_UM = {"meter": 1e6, "pixel": None}
 ANGLE = "radian"
+ENDINGS = {"meter": "_um", "pixel": "_px", ANGLE: "_rad"}
+"""What the name of a property ends with, by the unit of the pipeline's number."""
 
 
 class Term(NamedTuple):

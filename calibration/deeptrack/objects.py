@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from calibration.deeptrack.errors import PipelineError
 from calibration.deeptrack.following import FloatArray, array_of
-from calibration.deeptrack.labels import ANGLE, SAME_PX, unit_of
+from calibration.deeptrack.labels import ENDINGS, SAME_PX, unit_of
 from calibration.deeptrack.loading import Loaded, load_pipeline, microscopes_of, split_name
 from calibration.deeptrack.survey import unit_scale
 from stream.own_code import where_it_failed
@@ -335,12 +335,12 @@ def _described(part: Part) -> dict[str, float]:
         if not 1 <= numbers.size <= 3:
             continue
         unit = unit_of(part.scatterer, key)
-        name = key + ("_rad" if unit == ANGLE else {"meter": "_um"}.get(unit, ""))
+        ending = ENDINGS.get(unit, "")
         values = unit_scale(unit) * numbers.real
         if np.ptp(values) == 0:
-            found[name] = float(values[0])
+            found[key + ending] = float(values[0])
         else:
-            found |= {f"{name}_{i}": float(value) for i, value in enumerate(values)}
+            found |= {f"{key}_{i}{ending}": float(value) for i, value in enumerate(values)}
     return found
 
 

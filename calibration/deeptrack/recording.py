@@ -7,6 +7,7 @@ microscope how it moves pixels (`following`). The features themselves work as ev
 
 from __future__ import annotations
 
+import math
 import random
 import warnings
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,8 @@ from stream.own_code import where_it_failed
 
 SOURCE = "liveptv_source"
 """Among the properties of what a scatterer gives: the number of its feature."""
+UNKNOWN_PIXELS = (math.nan, math.nan)
+"""Pixel size in an image without objects: the microscope says it only with what it is given."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,12 +112,8 @@ class Recorder:
             self.loaded.feature.update()
             answer = self.loaded.feature()
             views = [microscope() for microscope in self.microscopes]
-        if not self._pixels:
-            raise PipelineError(
-                f"{self._place} made an image of nothing: its microscope was given no scatterer (only those "
-                "of deeptrack 2.0 are read)"
-            )
-        drawn = self._drawn(answer, list(self._seen.values()), self._pixels[0])
+        pixels = self._pixels[0] if self._pixels else UNKNOWN_PIXELS
+        drawn = self._drawn(answer, list(self._seen.values()), pixels)
         drawn.views = views
         return drawn
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from calibration.deeptrack.contrast import contrast_of, peaks_of
 from calibration.deeptrack.errors import PipelineError
-from calibration.deeptrack.labels import ANGLE, Objects, Term, objects_of, unit_of
+from calibration.deeptrack.labels import ANGLE, ENDINGS, Objects, Term, objects_of, unit_of
 from calibration.deeptrack.loading import Loaded
 from calibration.deeptrack.recording import Drawn, Recorder, Symmetry
 from calibration.training.material import KNEE, LARGEST_PEAK
@@ -105,6 +105,11 @@ def survey(
     shape = drawn[0].image.shape
     if any(each.image.shape != shape for each in drawn):
         raise PipelineError(f"the images of {loaded.path} differ in size; give all the same output_region")
+    if all(math.isnan(each.pixel_size_um[0]) for each in drawn):
+        raise PipelineError(
+            f"{len(drawn)} images of {loaded.path} show nothing: their microscope was given no scatterer (only "
+            "those of deeptrack 2.0 are read)"
+        )
     terms = _terms(recorder, drawn, [Term.of(text) for text in learn])
     angles = [bool(_period(recorder, term)) for term in terms]
     objects = [objects_of(each, terms, angles) for each in drawn]
@@ -248,8 +253,7 @@ def property_of(recorder: Recorder, term: Term) -> tuple[str, float]:
     unit = _unit(recorder, term)
     name = re.sub(r"[^a-z0-9_]", "_", term.words.lower().replace("[", "_").replace("]", ""))
     is_angle = _period(recorder, term) is not None
-    ending = "_rad" if is_angle else {"meter": "_um", "pixel": "_px"}.get(unit, "")
-    return (name + ending)[:40], unit_scale(unit)
+    return (name + ENDINGS.get(ANGLE if is_angle else unit, ""))[:40], unit_scale(unit)
 
 
 def unit_scale(unit: str) -> float:
@@ -286,7 +290,8 @@ def _normalisation(recorder: Recorder, drawn: Sequence[Drawn]) -> Normalisation:
 
 
 def _pixel_size(loaded: Loaded, drawn: Sequence[Drawn]) -> float:
-    sizes = np.array([size for each in drawn for size in each.pixel_size_um]) * _zoom(drawn)
+    known = [size for each in drawn for size in each.pixel_size_um if np.isfinite(size)]
+    sizes = np.array(known) * _zoom(drawn)
     typical = float(np.median(sizes))
     if not typical > 0 or np.abs(sizes / typical - 1).max() > SAME_PIXEL:
         raise PipelineError(

@@ -15,6 +15,8 @@ from calibration.synthesis.layout import Layout
 from calibration.synthesis.looks import Looks
 from calibration.synthesis.varied import Surroundings, Varied
 from calibration.training.material import KNEE, LARGEST_PEAK, SPAN, Material, Recipe
+from engines.refine import psf_text
+from engines.refine.psf import FitModel
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
@@ -37,14 +39,26 @@ UNEVEN_PART, CLUTTER_PART = 0.5, 0.3
 
 
 def from_examples(
-    examples: Sequence[Example], pixel_size_um: float, made_from: str, behind: Float32Array | None = None
+    examples: Sequence[Example],
+    pixel_size_um: float,
+    made_from: str,
+    behind: Float32Array | None = None,
+    model: FitModel | None = None,
 ) -> Recipe:
-    """The material of a few examples; `behind` are images (K, H, W) of the background in contrast, if any."""
-    return partial(_of_examples, tuple(examples), pixel_size_um, made_from, behind)
+    """The material of a few examples; `behind` are images (K, H, W) of the background in contrast, if any.
+
+    `model` is their image model for the fit after the network, if they have one.
+    """
+    particle = "" if model is None else psf_text.pack(model)
+    return partial(_of_examples, tuple(examples), pixel_size_um, made_from, behind, particle)
 
 
 def _of_examples(
-    examples: tuple[Example, ...], pixel_size_um: float, made_from: str, behind: Float32Array | None
+    examples: tuple[Example, ...],
+    pixel_size_um: float,
+    made_from: str,
+    behind: Float32Array | None,
+    particle: str,
 ) -> Material:
     polarity: Polarity = "bright" if sum(each.peak for each in examples) > 0 else "dark"
     sign = 1.0 if polarity == "bright" else -1.0
@@ -104,7 +118,7 @@ def _of_examples(
         noise_contrast=float(np.sqrt(noise_variance)),
         peak_contrast=mean_peak,
         made_from=made_from,
-        particle=None,
+        particle=psf_text.unpack(particle, made_from) if particle else None,
         depth=False,
         gate_um=(max(LEAST_GATE_PX, mean_radius) * pixel_size_um, NO_DEPTH_GATE),
         knee=KNEE if float(peaks.max()) > LARGEST_PEAK * np.sqrt(noise_variance) else None,

@@ -146,10 +146,9 @@ def _smallest(image: FloatArray, at: At) -> Crop:
     room_px = (
         2 * min(round(at.x_px), round(at.y_px), width - 1 - round(at.x_px), height - 1 - round(at.y_px)) + 1
     )
+    largest_px = min(max(room_px, SIZES_PX[0]), SIZES_PX[-1])
     for is_crowded in (False, True):
-        for size_px in SIZES_PX:
-            if failed is not None and size_px > room_px:
-                break
+        for size_px in [size for size in SIZES_PX if size < largest_px] + [largest_px]:
             crop = cut(image, at, size_px)
             try:
                 _cut_free(crop, is_symmetric=False, is_crowded=is_crowded)

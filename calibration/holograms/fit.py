@@ -18,18 +18,21 @@ FloatArray = npt.NDArray[np.float64]
 
 _P = len(PARAMETERS)
 X, Y, Z, RADIUS, INDEX = range(_P)
-_LONGEST_STEP = np.array([1.0, 1.0, 0.15, 0.03, 0.05])
-"""Largest change of a parameter in one step: a fifth of a fringe in depth and in the plane, and what changes the
-wave by half of itself or less."""
+_LONGEST_STEP = np.array([1.0, 1.0, 0.18, 0.03, 0.05])
+"""Largest change of a parameter in one step: a fifth of a fringe in depth (of `fringe_depth_um`) and in the plane,
+and what changes the wave by half of itself or less."""
 _SMALLEST_RADIUS_UM, _LARGEST_RADIUS_UM = 0.03, 1.5
 _LEAST_CONTRAST, _LARGEST_INDEX = 0.003, 2.2
 """Least difference of the index from the medium's (a sphere without one leaves no trace), and largest index."""
 _STEPS = 25
 _DONE = 0.02
 """A fit has ended when no step is longer than this part of the parameter's standard error."""
+_NO_GAIN, _WITHOUT_GAIN = 1e-3, 3
+"""A fit gives up after so many steps in succession that each gain less than this of -2 log likelihood (a sphere at
+a limit of its radius or index, one that is not there)."""
 _MORE_DAMPING, _LESS_DAMPING, _MOST_DAMPING = 8.0, 0.3, 1e4
-_SEEK_STEP_UM = 0.1
-"""Step of the search in depth before the fit: an eighth of the distance after which the fringes look alike."""
+SEEK_STEP = 1 / 8
+"""Step of the search in depth before the fit, of the distance after which the fringes look alike."""
 _DARKEST = 0.05
 """Least light of a pixel that the noise is computed from, of the background's."""
 _MAD_TO_SD = 1.4826
@@ -75,15 +78,17 @@ def fit_spheres(
     """Fit spheres from a start (N, 5) to an image (H, W) whose background is 1 within a few percent.
 
     With `seek_um`, depths up to so far from the start are tried first, one sphere after the other; without, they
-    must be within about 0.3 um.
+    must be within about a third of `HologramOptics.fringe_depth_um` (0.84 um at NA 1.2).
     """
     shape = (int(image.shape[0]), int(image.shape[1]))
+    longest_step = _LONGEST_STEP.copy()
+    longest_step[Z] *= model.optics.fringe_depth_um
     spheres = _within(np.array(start, float).reshape(-1, _P), model)
     if not len(spheres):
         return FittedSpheres(spheres, np.empty((0, _P, _P)), np.empty(0, bool), 1.0)
     if seek_um:
         spheres = _sought(model, image, spheres, shape, seek_um)
-    background, damping, ended = 1.0, 1e-3, np.zeros(len(spheres), bool)
+    background, damping, ended, without_gain = 1.0, 1e-3, np.zeros(len(spheres), bool), 0
     light, slopes = _light_and_slopes(model, spheres, shape)
     cost = _cost(image, background * light, noise)
     for _ in range(_STEPS):
@@ -94,15 +99,18 @@ def fit_spheres(
         if ended.all():
             break
         step = np.linalg.solve(information + damping * np.diag(np.diag(information)), push)
-        moved = np.clip(step[:-1].reshape(-1, _P), -_LONGEST_STEP, _LONGEST_STEP)
+        moved = np.clip(step[:-1].reshape(-1, _P), -longest_step, longest_step)
         tried = _within(spheres + moved, model)
         tried_background = background * (1 + float(np.clip(step[-1], -0.05, 0.05)))
         tried_light, tried_slopes = _light_and_slopes(model, tried, shape)
         tried_cost = _cost(image, tried_background * tried_light, noise)
         if tried_cost < cost:
             spheres, background, light, slopes = tried, tried_background, tried_light, tried_slopes
+            without_gain = without_gain + 1 if cost - tried_cost < _NO_GAIN else 0
             cost = tried_cost
             damping *= _LESS_DAMPING
+            if without_gain == _WITHOUT_GAIN:
+                break
         elif damping > _MOST_DAMPING:
             break
         else:
@@ -153,7 +161,8 @@ def _sought(
     seek_um: float,
 ) -> FloatArray:
     """The spheres, each at the depth near its own that leaves least of the image unexplained."""
-    aside = _SEEK_STEP_UM * np.arange(-round(seek_um / _SEEK_STEP_UM), round(seek_um / _SEEK_STEP_UM) + 1)
+    step_um = SEEK_STEP * model.optics.fringe_depth_um
+    aside = step_um * np.arange(-round(seek_um / step_um), round(seek_um / step_um) + 1)
     found = spheres.copy()
     waves = [model.wave(sphere, shape) for sphere in found]
     for n, sphere in enumerate(spheres):

@@ -12,6 +12,7 @@ from torch import nn
 from calibration.training.material import Material
 from calibration.training.method import Method
 from calibration.training.scoring import HeldOut
+from calibration.training.settings import TrainingSettings
 
 HELD_OUT_IMAGES = 160
 AT_ONCE = 16
@@ -20,9 +21,9 @@ AT_ONCE = 16
 class ImageExamination:
     """The loss and the scores of networks that read images, on images of `HeldOut`."""
 
-    def __init__(self, material: Material, method: Method) -> None:
+    def __init__(self, settings: TrainingSettings, material: Material, method: Method) -> None:
         self._material, self._method = material, method
-        self._held_out = HeldOut(material, HELD_OUT_IMAGES)
+        self._held_out = HeldOut(material, settings.scored(HELD_OUT_IMAGES))
 
     @torch.no_grad()
     def __call__(self, network: nn.Module, device: torch.device) -> tuple[float, dict[str, Any]]:

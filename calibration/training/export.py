@@ -17,6 +17,7 @@ import onnx
 import torch
 from torch.export import Dim
 
+from calibration.evaluation import AxisErrors
 from calibration.training.checkpoint import Course
 from calibration.training.material import Material
 from calibration.training.scoring import SCORING_SEED, HeldOut
@@ -52,9 +53,13 @@ NO_SCALES = Scales((1.0, 1.0, 1.0), {})
 
 
 def measure_sigma_scale(
-    material: Material, settings: TrainingSettings, weights: dict[str, Any], images: int = SIGMA_IMAGES
+    material: Material, settings: TrainingSettings, weights: dict[str, Any], images: int | None = None
 ) -> Scales:
-    """Root mean square of error over standard error on held-out images; 1 where too few were found."""
+    """Error over standard error on held-out images: root mean square, or the typical one where few are far off.
+
+    1 where too few particles were found, or where neither is within `SIGMA_RANGE`.
+    """
+    count = settings.scored(SIGMA_IMAGES) if images is None else images
     network = _network(settings.size, material)
     network.load_state_dict(weights)
 
@@ -64,16 +69,20 @@ def measure_sigma_scale(
         return maps
 
     read = partial(decode, learnt=material.learnt)
-    score = HeldOut(material, images, SCORING_SEED + 2).score(detect, read=read)
+    score = HeldOut(material, count, SCORING_SEED + 2).score(detect, read=read)
     errors = score.evaluation.errors
     axes = "xyz" if material.depth else "xy"
-    place = [errors[axis].calibration if axis in errors else math.nan for axis in axes]
-    low, high = SIGMA_RANGE
-    if not all(low < ratio < high for ratio in place):
-        place = [1.0] * len(axes)
+    place = [_scale(errors[axis]) if axis in errors else 1.0 for axis in axes]
     x, y, z = (*place, 1.0)[:3]
+    low, high = SIGMA_RANGE
     learnt = {each.name: each.calibration for each in score.properties if low < each.calibration < high}
     return Scales((x, y, z), learnt)
+
+
+def _scale(errors: AxisErrors) -> float:
+    low, high = SIGMA_RANGE
+    ratios = (errors.calibration, errors.calibration_robust)
+    return next((ratio for ratio in ratios if low < ratio < high), 1.0)
 
 
 def make_card(

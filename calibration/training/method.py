@@ -75,7 +75,7 @@ class Method:
     decode: Callable[..., npt.NDArray[np.float64]]
     rate_at: Callable[[float], float]
     given: Callable[[Any, Any], torch.Tensor]
-    examine: Callable[[Any, Method], Examination]
+    examine: Callable[[TrainingSettings, Any, Method], Examination]
     half_on_cpu: Callable[[], bool] = never
 
     def reader(self, learnt: int) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]:

@@ -9,6 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from calibration.errors import CalibrationError
 
+FULL_MINUTES, FEWEST_SCORED = 10.0, 16
+"""A training of fewer minutes is scored on fewer images, in proportion, which it would else outlast; 16 of 256 px
+have some 200 particles, and 5 % missed are known to 1.5 %."""
+
 
 class TrainingError(CalibrationError):
     """A training that cannot start or continue; the text says what to do."""
@@ -58,3 +62,7 @@ class TrainingSettings(BaseModel):
     checkpoint: Path | None = Field(
         None, description="folder in which the training is saved, to resume it after an interruption"
     )
+
+    def scored(self, images: int) -> int:
+        """How many images to score on, of those that a long training has."""
+        return max(min(images, FEWEST_SCORED), round(images * min(1.0, self.minutes / FULL_MINUTES)))

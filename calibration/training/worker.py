@@ -27,6 +27,8 @@ REPORT_S = 1.0
 SMOOTHING = 0.98
 LOST = 75
 """Exit code of a process that ends because another one is gone."""
+SCORING_PART = 0.2
+"""Largest part of the time that scores take, where a score takes long against the time between two."""
 # While the learning rate is high, the loss need not fall.
 SETTLING_PART = 0.9
 
@@ -155,7 +157,7 @@ class _Loop:
     def __init__(self, trainer: Trainer, course: Course, messages: Messages) -> None:
         self._trainer, self._course, self._messages = trainer, course, messages
         self._settings = trainer.settings
-        self._examine = trainer.method.examine(trainer.material, trainer.method)
+        self._examine = trainer.method.examine(trainer.settings, trainer.material, trainer.method)
         self._start_s = time.monotonic() - course.trained_s
         self._score_s = course.trained_s + self._settings.score_every_s
         self._report_s = 0.0
@@ -174,8 +176,9 @@ class _Loop:
         course, settings = self._course, self._settings
         course.trained_s = time.monotonic() - self._start_s
         if ended or course.trained_s >= self._score_s:
-            self._score_s = course.trained_s + settings.score_every_s
             self._score()
+            took_s = time.monotonic() - self._start_s - course.trained_s
+            self._score_s = course.trained_s + max(settings.score_every_s, took_s / SCORING_PART)
             if settings.checkpoint is not None:
                 checkpoint.save(settings.checkpoint, self._trainer, course)
         if ended or course.trained_s >= self._report_s:

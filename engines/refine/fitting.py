@@ -136,7 +136,9 @@ def fit_particles(
         given[:n] &= ~drawn
     alone = theta[:n].copy()
     fit_all(contrast, total, particles, psf, variance, Prior(0.0, 0.0), usable)
-    if model.quantity is not None:
+    if (
+        model.quantity is not None and model.misfit is None
+    ):  # else what is unlike it is known of all particles
         with np.errstate(invalid="ignore"):
             unlike = usable & (particles.state == CONVERGED) & _worse_than_chance(fit)
         refit_clipped(contrast, total, particles, unlike, psf, variance)
@@ -193,11 +195,12 @@ def fit_particles(
 def standard_errors(covariance: FloatArray, fit: FloatArray, model: FitModel) -> FloatArray:
     """Standard errors (N, 4) of fits with these covariances (N, 4, 4), and `fit` (N, 2) as in `Particles`.
 
-    They are widened where a fit is worse than chance, if the calibration does not know how far particles are off.
+    They are widened where a fit is worse than chance, if the calibration does not know how far particles are off,
+    as it does from a scan.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         sigma: FloatArray = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
-        if model.misfit is None:
+        if model.misfit is None or model.quantity is not None:
             sigma = sigma * np.sqrt(np.where(_worse_than_chance(fit), fit[:, 0], 1.0))[:, None]
     return sigma
 

@@ -4,13 +4,12 @@
     file = "holograms.py"
     options = { numerical_aperture = 1.2, wavelength_um = 0.633, medium_index = 1.33, photons = 10000 }
 
-`photons` are those of the background in one pixel. An image of 128 x 128 pixels with 4 spheres takes about 0.3 s of
-one core.
+`photons` are those of the background in one pixel. Spheres up to 2 um outside of
+the image are found and fitted too, as they disturb those near the edge, and left out of the result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,8 @@ class Holograms:
         medium_index: float = 1.33,
         photons: float = 10_000.0,
         pixel_fill: float = 1.0,
-        depth_um: Sequence[float] = (2.0, 6.0),
+        min_z_um: float = 2.0,
+        max_z_um: float = 6.0,
         reach_um: float = 6.4,
         typical_radius_um: float = 0.2,
         typical_index: float = 1.58,
@@ -42,7 +42,7 @@ class Holograms:
             "pixel_fill": pixel_fill,
         }
         self._sought = {
-            "depth_um": (float(depth_um[0]), float(depth_um[1])),
+            "depth_um": (min_z_um, max_z_um),
             "typical_radius_um": typical_radius_um,
             "typical_index": typical_index,
             "noise": photons**-0.5,

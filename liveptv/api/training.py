@@ -71,7 +71,9 @@ def train(
     size: Literal["small", "large"] = "small",
     start: str | os.PathLike[str] | None = None,
     seed: int = 0,
+    steps: int | None = None,
     processes: int | None = None,
+    batch: int | None = None,
     overwrite: bool = False,
     on_progress: Callable[[TrainingProgress], None] = lambda progress: None,
 ) -> Training:
@@ -98,6 +100,8 @@ def train(
         Of the camera, where a pipeline or the examples do not say it.
     minutes : float
         How long to train.
+    steps : int, optional
+        Train no more steps than these; a fast computer then trains no longer than a slow one.
     size : {"small", "large"}
         For processors, or for GPUs.
     start : path, optional
@@ -105,6 +109,8 @@ def train(
         one or for `images`.
     seed, processes : int
         Of weights and training images; how many processes of one thread each (left out: one a core).
+    batch : int
+        Image crops per step and process (left out: 16, and 256 on a GPU); few are better in a short training.
     overwrite : bool
         Replace `output` if it exists.
     on_progress : callable
@@ -151,7 +157,9 @@ def train(
     writable(target, overwrite)
     with claimed(target, "liveptv.train"):
         recipe, digest = recipe_of(seen, log.info) if examples else recipe_for(source, optics, pipeline)
-        settings = settings_for(minutes, size, seed=seed, processes=processes, start_from=begin)
+        settings = settings_for(
+            minutes, size, seed=seed, steps=steps, processes=processes, batch=batch, start_from=begin
+        )
         found = train_model(target, recipe, digest, settings, on_progress)
     assert found is not None  # one process of several that were launched
     return Training(found)

@@ -33,6 +33,12 @@ def flow(
         list[str] | None,
         typer.Option(help="fit this too: width_um, depth_um, slip_um or flow_index; may be repeated"),
     ] = None,
+    region: Annotated[
+        Path | None,
+        typer.Option(
+            help="walls of a bend, step, constriction or junction, .toml, instead of a straight channel"
+        ),
+    ] = None,
     viscosity: Annotated[
         float | None,
         typer.Option(help="of the liquid, mPa s, for wall shear and pressure", min=1e-6, max=1e12),
@@ -42,21 +48,30 @@ def flow(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Fit the flow in a straight channel to all trajectories: velocity, walls, flow rate, wall shear."""
+    """Fit the flow in a channel, or in a region, to all trajectories: velocity, walls, flow rate, wall shear."""
     from liveptv.flow_fit.channel_flow import channel_flow
-    from liveptv.flow_fit.words import in_words
+    from liveptv.flow_fit.region_flow import read_region, region_flow
+    from liveptv.flow_fit.words import in_words, region_words
+    from stream.errors import ConfigurationError
     from tracking.physics.sections.section_text import section_from
 
-    found = channel_flow(
-        file,
-        None if channel is None else section_from(channel),
-        unknown=unknown or (),
-        viscosity_pa_s=None if viscosity is None else 1e-3 * viscosity,
-        diffusion_um2_s=diffusion,
-    )
+    pascal_s = None if viscosity is None else 1e-3 * viscosity
+    if region is not None:
+        if channel is not None or unknown:
+            raise ConfigurationError(
+                "--region is for walls that are known; leave out --channel and --unknown, or --region"
+            )
+        found = region_flow(file, read_region(region), viscosity_pa_s=pascal_s, diffusion_um2_s=diffusion)
+        lines = region_words(found)
+    else:
+        section = None if channel is None else section_from(channel)
+        found = channel_flow(
+            file, section, unknown=unknown or (), viscosity_pa_s=pascal_s, diffusion_um2_s=diffusion
+        )
+        lines = in_words(found)
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=not is_unicode(), default=str))
         return 0
-    for name, text in in_words(found):
+    for name, text in lines:
         console.print(f"[dim]{name:>17}[/]  {escape(text)}", soft_wrap=True)
     return 0

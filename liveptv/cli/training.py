@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SIZES = ("small", "large")
 SHIPPED, NOTHING = "shipped", "nothing"
+ONE_SOURCE = "give either a calibration, --optics, --images or --examples to train on"
 
 
 def register(app: typer.Typer) -> None:
@@ -42,8 +43,8 @@ def train(
         typer.Option(
             "-o",
             "--output",
-            help="file for the network, .onnx; with --images also .h5, an image model for matched filters and fit, "
-            "which needs no training",
+            help="file for the network, .onnx; with --images and --examples also .h5, an image model for matched "
+            "filters and fit, which needs no training",
         ),
     ] = Path("model.onnx"),
     optics: Annotated[
@@ -92,6 +93,9 @@ def train(
         ),
     ] = None,
     minutes: Annotated[float, typer.Option(help="how long to train, min", min=0.01)] = 60.0,
+    steps: Annotated[
+        int | None, typer.Option(help="train no more steps than these, also if time is left", min=1)
+    ] = None,
     size: Annotated[str, typer.Option(help="`small`, for CPUs, or `large`, for GPUs")] = "small",
     start: Annotated[
         str | None,
@@ -133,8 +137,11 @@ def train(
     with _one_voice(member), contextlib.ExitStack() as stack:
         if size not in SIZES:
             raise ConfigurationError(f"--size must be small or large, not {size!r}")
-        if images is not None and output.suffix.lower() in SUFFIXES:
-            _make_object_model(output, images, learn, pixel_size, overwrite)
+        if (images is not None or examples) and output.suffix.lower() in SUFFIXES:
+            if sum(each is not None for each in (calibration, optics, images, examples or None)) > 1:
+                raise ConfigurationError(ONE_SOURCE)
+            seen = _examples_of(examples, at, background, pixel_size)
+            _make_object_model(output, _pipeline_of(images, learn, pixel_size, says=True), seen, overwrite)
             return 0
         if output.suffix.lower() != ".onnx":
             raise ConfigurationError(f"the network is written as an .onnx file; {output} must end in .onnx")
@@ -158,9 +165,7 @@ def train(
         seen = _examples_of(examples, at, background, pixel_size)
         given = sum(each is not None for each in (calibration, optics, pipeline, seen))
         if given != 1:
-            raise ConfigurationError(
-                "give either a calibration, --optics, --images or --examples to train on"
-            )
+            raise ConfigurationError(ONE_SOURCE)
         if volumes:
             check_start(start_from)
         elif seen is not None:
@@ -181,6 +186,7 @@ def train(
             minutes,
             size,
             seed=seed,
+            steps=steps,
             processes=processes,
             batch=batch,
             start_from=start_from,
@@ -207,17 +213,18 @@ def train(
 
 
 def _make_object_model(
-    output: Path, images: str, learn: str | None, pixel_size: float | None, overwrite: bool
+    output: Path, pipeline: PipelineOf | None, seen: Examples | None, overwrite: bool
 ) -> None:
+    from liveptv.workflows.examples import make_model_of_examples
     from liveptv.workflows.object_model import make_object_model
 
-    pipeline = _pipeline_of(images, learn, pixel_size, says=True)
-    assert pipeline is not None
-    refuse_to_replace(output, pipeline.path)
+    refuse_to_replace(output, *(seen.paths if seen is not None else ()), pipeline and pipeline.path)
     writable(output, overwrite)
     with claimed(output, "liveptv train"):
-        said = make_object_model(output, pipeline, overwrite)
-    console.print(said, soft_wrap=True)
+        if seen is not None:
+            make_model_of_examples(output, seen, _say, overwrite)
+        elif pipeline is not None:
+            _say(make_object_model(output, pipeline, overwrite))
     console.print(f"image model written to {escape(str(output))}", soft_wrap=True)
 
 

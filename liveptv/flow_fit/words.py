@@ -26,6 +26,8 @@ DIFFERENT = {
     "slip_um": "a slip at the walls",
     "flow_index": "a flow index other than 1",
 }
+NOT_ANOTHER = "nothing says that the flow is another one"
+MOST_CELLS_TOLD = 3
 
 
 def in_words(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -53,6 +55,28 @@ def in_words(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for one in found["better_with"]:
         words, unit = NAMES[one["parameter"]]
         yield words, f"{_number(one, unit)}, log-likelihood ratio {one['log_likelihood_ratio']:.4g}"
+
+
+def region_words(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Name and text of each line, of what `region_flow` has found."""
+    yield "trajectories", f"{_trajectories(found)}; in {found['pieces']} pieces"
+    for name, rate in found["inflow_ul_s"].items():
+        yield f"in at {name}", _number(rate, "µL/s")
+    if "wall_shear_pa" in found:
+        shear = found["wall_shear_pa"]
+        x, y, z = shear["maximum_at_um"]
+        most = f"at most {_number(shear['maximum'], 'Pa')} at {x:.4g}, {y:.4g}, {z:.4g} µm"
+        yield "wall shear", f"mean {_number(shear['mean'], 'Pa')}, {most}"
+        *others, last = found["pressure_pa"]
+        for name in others:
+            yield f"pressure at {name}", _number(found["pressure_pa"][name], "Pa") + f" above {last}"
+    told = [cell for cell in found["cells"] if cell["told"]]
+    yield "model", f"differs in {len(told)} of {len(found['cells'])} cells" if told else NOT_ANOTHER
+    for cell in sorted(told, key=lambda one: -one["chi_square"])[:MOST_CELLS_TOLD]:
+        low, high = cell["low_um"], cell["high_um"]
+        where = ", ".join(f"{axis} {a:.4g} to {b:.4g}" for axis, a, b in zip("xyz", low, high, strict=True))
+        by = ", ".join(f"{one:.3g}" for one in cell["residual_um_s"])
+        yield "differs at", f"{where} µm: by {by} µm/s"
 
 
 def live_words(flow: FlowFindings) -> Iterator[tuple[str, str]]:
@@ -104,7 +128,7 @@ def _model(found: dict[str, Any]) -> str:
 
 def _told(told: Sequence[str], sizes: Sequence[float]) -> str:
     if not told:
-        return "nothing says that the flow is another one"
+        return NOT_ANOTHER
     what = ", ".join(DIFFERENT[name] for name in told)
     return f"told: {what}; up to {100 * max(sizes):.1f} % of the maximum (rms)"
 

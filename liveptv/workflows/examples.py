@@ -13,7 +13,10 @@ from stream.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from calibration.examples.crops import At
+    from calibration.examples.objects import Example
     from calibration.training.material import Recipe
+
+MORE_BY_NETWORK = "train a network for them: an output that ends in .onnx"
 
 
 class Examples(NamedTuple):
@@ -47,16 +50,10 @@ def parse_at(texts: Sequence[str]) -> tuple[At, ...]:
     return tuple(found)
 
 
-def recipe_of(given: Examples, say: Callable[[str], None]) -> tuple[Recipe, str]:
-    """What to train on, and the SHA-256 of the files with the examples; `say` gets a line for each example.
-
-    Raises `SourceError` for files that cannot be read, `CalibrationError` for crops that no object can be cut from.
-    """
-    from calibration.examples.background import behind_of, light_of
+def examples_of(given: Examples, say: Callable[[str], None]) -> list[Example]:
+    """The objects that were cut free; `say` gets a line for each. Raises what `recipe_of` raises."""
     from calibration.examples.crops import read_crops
-    from calibration.examples.material import from_examples
     from calibration.examples.objects import crops_at, free
-    from liveptv.session.provenance import sha256
 
     if given.at:
         if len(given.paths) != 1:
@@ -74,16 +71,56 @@ def recipe_of(given: Examples, say: Callable[[str], None]) -> tuple[Recipe, str]
             f"across, {abs(example.peak) / math.sqrt(example.noise_variance):.0f} times its noise, "
             f"{example.symmetry_in_words}"
         )
+    return examples
+
+
+def recipe_of(given: Examples, say: Callable[[str], None]) -> tuple[Recipe, str]:
+    """What to train on, and the SHA-256 of the files with the examples.
+
+    `say` gets a line for each example, and one for the image model that the network's detections are fitted with.
+
+    Raises `SourceError` for files that cannot be read, `CalibrationError` for crops that no object can be cut from.
+    """
+    from calibration.examples.background import behind_of, light_of
+    from calibration.examples.image_model import model_of
+    from calibration.examples.material import from_examples
+    from liveptv.session.provenance import sha256
+
+    examples = examples_of(given, say)
     largest_px = max(example.reach_px for example in examples)
     behind = None
     if given.background is not None:
         behind = behind_of(given.background, largest_px)
     elif given.at:
         behind = light_of(given.paths[0], sorted({at.image for at in given.at}), largest_px)
-    names = ", ".join(path.name for path in given.paths)
     digest = hashlib.sha256("".join(sha256(path) for path in given.paths).encode()).hexdigest()
-    made_from = f"{len(examples)} examples in {names}"
-    return from_examples(examples, _pixel_size_um(given, say), made_from, behind), digest
+    pixel_size_um = _pixel_size_um(given, say)
+    found = model_of(examples, pixel_size_um)
+    say(found.words if found.model is not None else f"no fit after the network: {found.words}")
+    made_from = _made_from(given, examples)
+    return from_examples(examples, pixel_size_um, made_from, behind, found.model), digest
+
+
+def make_model_of_examples(
+    output: Path, given: Examples, say: Callable[[str], None], overwrite: bool = False
+) -> None:
+    """Write the image model of the examples; `say` gets a line for each of them, and what the model is.
+
+    Raises `ConfigurationError` where they have none, and what `recipe_of` raises.
+    """
+    from calibration.examples.image_model import model_of
+    from engines.matched.object_model import write_object_model
+
+    examples = examples_of(given, say)
+    found = model_of(examples, _pixel_size_um(given, say))
+    if found.model is None:
+        raise ConfigurationError(f"no image model: {found.words}; {MORE_BY_NETWORK}")
+    write_object_model(output, found.model, _made_from(given, examples), overwrite)
+    say(found.words)
+
+
+def _made_from(given: Examples, examples: Sequence[Example]) -> str:
+    return f"{len(examples)} examples in {', '.join(path.name for path in given.paths)}"
 
 
 def _pixel_size_um(given: Examples, say: Callable[[str], None]) -> float:

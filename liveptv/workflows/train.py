@@ -70,6 +70,7 @@ def settings_for(
     size: str,
     *,
     seed: int = 0,
+    steps: int | None = None,
     processes: int | None = None,
     batch: int | None = None,
     start_from: Path | None = None,
@@ -84,6 +85,7 @@ def settings_for(
     return TrainingSettings(
         size="large" if size == "large" else "small",
         minutes=minutes,
+        steps=steps,
         seed=seed,
         processes=processes or (1 if on_gpu else default_processes()),
         device="cuda" if on_gpu else "cpu",
@@ -171,7 +173,7 @@ def train_model(
     if material.particle is not None:
         export(output, course.weights, card, with_measured_errors(material, model), material.others)
     as_written = replace(material, properties=card.properties)
-    scores = HeldOut(as_written, REPORTED_IMAGES, SCORING_SEED + 1).score(
+    scores = HeldOut(as_written, settings.scored(REPORTED_IMAGES), SCORING_SEED + 1).score(
         model, at_once=1, sigma_scale=model.card.sigma_scale, read=OURS.reader(material.learnt)
     )
     page = write_training_page(output, model.card, course.scores, scores)

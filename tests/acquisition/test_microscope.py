@@ -29,7 +29,11 @@ def test_a_microscope_knows_its_camera_focus_and_pump(tmp_path):
 
 
 def test_a_pixel_size_that_nobody_knows_is_assumed_and_said_so(tmp_path):
-    microscope = Microscope(small_settings(tmp_path))
+    path = tmp_path / "demo.cfg"
+    path.write_text(
+        "Device,Camera,DemoCamera,DCam\nProperty,Core,Initialize,1\nProperty,Core,Camera,Camera\n"
+    )
+    microscope = Microscope(MicroscopeSettings(config=str(path)))
     try:
         assert microscope.info().pixel_size_um == 1.0
         assert "microscope.pixel_size_um" in microscope.info().description

@@ -89,7 +89,7 @@ def test_a_configuration_file_loads_into_the_real_core_and_snaps(name):
 
 
 def test_an_unknown_microscope_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigurationError, match=r"paper, simulated"):
+    with pytest.raises(ConfigurationError, match=r"paper, pipeline, simulated"):
         config_path("mars")
 
 

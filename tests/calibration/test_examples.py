@@ -144,6 +144,12 @@ def test_places_in_a_recording_are_cut_as_large_as_the_object_needs(tmp_path):
     assert found.centre_px[0] + large.top == pytest.approx(40.3, abs=0.1)
 
 
+def test_near_the_edge_of_the_image_the_crop_is_as_large_as_there_is_room(tmp_path):
+    recording = write(tmp_path / "video.tif", as_stack(image_with([(60, 9)], width=2.9)))
+    (crop,) = crops_at(recording, [At(60, 9)])
+    assert crop.grey.shape == (19, 19)
+
+
 @pytest.mark.parametrize(
     ("at", "words"),
     [

@@ -17,7 +17,11 @@ from acquisition.settings import MicroscopeSettings  # noqa: E402
 from acquisition.simulated.stepping import SteppedStream  # noqa: E402
 from calibration.deeptrack.errors import PipelineError  # noqa: E402
 from calibration.deeptrack.grey_values import gain_for  # noqa: E402
+from calibration.deeptrack.labels import Term  # noqa: E402
+from calibration.deeptrack.loading import load_pipeline  # noqa: E402
 from calibration.deeptrack.objects import PipelineObjects  # noqa: E402
+from calibration.deeptrack.recording import Recorder  # noqa: E402
+from calibration.deeptrack.survey import property_of  # noqa: E402
 from stream.errors import ConfigurationError, SourceError  # noqa: E402
 
 HEAD = "import numpy as np, deeptrack as dt\n"
@@ -103,6 +107,14 @@ def test_kinds_come_in_the_shares_of_the_pipeline(tmp_path):
     kind = objects.properties(np.arange(40))["kind"]
     assert objects.kinds == ("bead", "rod")
     assert kind.mean() == pytest.approx(0.25)
+
+
+def test_what_describes_an_object_has_the_name_that_a_network_gives_it(tmp_path):
+    path = written(tmp_path, TWO_KINDS)
+    recorder = Recorder(load_pipeline(Path(path)))
+    learnt = {property_of(recorder, term)[0] for term in (Term("rotation", 0), Term("radius", 0))}
+    assert learnt == {"rotation_0_rad", "radius_0_um"}
+    assert learnt <= set(PipelineObjects(path, 0).names)
 
 
 def test_an_image_without_objects_is_the_background(tmp_path):

@@ -69,6 +69,12 @@ def torch_on_one_thread():
     torch.set_num_threads(1)
 
 
+def test_a_short_training_is_scored_on_fewer_images_than_a_long_one():
+    counts = [TrainingSettings(minutes=minutes).scored(160) for minutes in (0.1, 2.0, 10.0, 600.0)]
+    assert counts == [16, 32, 160, 160]
+    assert TrainingSettings(minutes=0.1).scored(4) == 4
+
+
 @pytest.mark.parametrize(("size", "least", "most"), [("small", 1e5, 1.5e5), ("large", 5e5, 1.0e6)])
 def test_the_maps_have_a_quarter_of_the_resolution_and_a_network_its_size(size, least, most):
     network = ParticleNet(size).eval()

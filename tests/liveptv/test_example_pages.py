@@ -77,6 +77,7 @@ def test_it_runs_in_its_quick_form_and_measures_what_it_says(page, monkeypatch, 
         pytest.importorskip(package)
     folder = shutil.copytree(FOLDER, tmp_path / "pages")
     monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)  # as a notebook has its own folder
     monkeypatch.setenv("LIVEPTV_QUICK", "1")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     matplotlib.use("Agg")

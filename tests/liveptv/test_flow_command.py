@@ -10,8 +10,9 @@ import pytest
 from liveptv.cli.main import run_command_line
 from liveptv.flow_fit.channel_flow import channel_flow, flow_in
 from liveptv.flow_fit.recorded import recorded_flow
+from liveptv.flow_fit.region_flow import read_region, region_flow
 from liveptv.flow_fit.run_settings import last_change_s, steady_flow_ul_s
-from liveptv.flow_fit.words import in_words
+from liveptv.flow_fit.words import in_words, region_words
 from stream.errors import ConfigurationError
 from stream.messages import FrameInfo, Tracks
 from tracking.physics.channel.parameters import prior_of
@@ -133,3 +134,32 @@ def test_a_file_without_a_channel_needs_one_and_a_strange_one_is_refused(tmp_pat
     for text in ("tube:80", "rectangle:80", "polygon:0,0;1", "circle:wide", "rectangle:80x"):
         with pytest.raises(ConfigurationError, match="is none that is known"):
             section_from(text)
+
+
+def test_the_flow_in_a_region_has_flow_rates_shear_and_pressure(tmp_path, capsys):
+    path = channel_file(tmp_path / "tracks.h5", channel=False)
+    walls = tmp_path / "walls.toml"
+    walls.write_text(
+        f"corners_um = [[0, 0], [120, 0], [120, {WIDTH_UM}], [0, {WIDTH_UM}]]\n"
+        f"depth_um = {DEPTH_UM}\nfloor_um = {FLOOR_UM}\n"
+        f"[openings]\nleft = [[0, 0], [0, {WIDTH_UM}]]\nright = [[120, 0], [120, {WIDTH_UM}]]\n"
+    )
+    found = region_flow(path, read_region(walls), viscosity_pa_s=1e-3)
+    left, right = found["inflow_ul_s"]["left"], found["inflow_ul_s"]["right"]
+    assert left["value"] == pytest.approx(0.0015, abs=4 * left["standard_error"])
+    assert left["standard_error"] < 1e-5
+    assert right["value"] == pytest.approx(-left["value"])
+    fall = found["pressure_pa"]["left"]
+    true = MEAN_UM_S * profile_of(Rectangle(WIDTH_UM, DEPTH_UM)).resistance * 120 * 1e-3
+    assert fall["value"] == pytest.approx(true, abs=4 * fall["standard_error"])
+    assert not any(cell["told"] for cell in found["cells"])
+    words = dict(region_words(found))
+    assert {"in at left", "wall shear", "pressure at left", "model"} <= set(words)
+    capsys.readouterr()
+    assert run_command_line(["flow", str(path), "--region", str(walls), "--unknown", "depth_um"]) != 0
+    assert "walls that are known" in capsys.readouterr().err
+    walls.write_text("corners_um = 3")
+    with pytest.raises(ConfigurationError, match="the region lacks"):
+        read_region(walls)
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        read_region(tmp_path / "none.toml")

@@ -69,7 +69,7 @@ def test_a_protocol_whose_session_was_killed_goes_on_where_it_stopped_in_the_sam
         found = read_events(events) if events.exists() else []
         return sum(e["kind"] == "slice" and e["done"] for e in found)
 
-    wait_until(lambda: done() >= 2, 60)
+    wait_until(lambda: done() >= 2)
     os.kill(process.pid, signal.SIGKILL)
     process.wait(300)
 

@@ -47,6 +47,10 @@ def _input(scene: VolumeScene, _material: VolumeMaterial) -> torch.Tensor:
     return torch.from_numpy(scene.images)
 
 
+def _examine(_settings: TrainingSettings, material: VolumeMaterial, how: Method) -> VolumeExamination:
+    return VolumeExamination(material, how)
+
+
 def half_pays() -> bool:
     """Whether this processor multiplies in bfloat16 faster than in single precision."""
     asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
@@ -55,4 +59,4 @@ def half_pays() -> bool:
 
 def method() -> Method:
     """How the network for volumes is trained on this computer."""
-    return Method(_build, _loss, decode, rate_at, _input, VolumeExamination, half_pays)
+    return Method(_build, _loss, decode, rate_at, _input, _examine, half_pays)

@@ -25,6 +25,7 @@ from tracking.physics.channel.parameters import (
     YAW,
     Prior,
 )
+from tracking.physics.channel.sandwich import robust_covariance, safe_inverse
 from tracking.physics.channel.start import begin
 from tracking.physics.sections.shapes import Section
 from tracking.physics.tracks.velocities import TrackVelocities
@@ -42,13 +43,6 @@ WORSE = 0.1
 """Rise of the sum of squares (in variances) that is no reason to halve a step: places within the walls move too."""
 DAMPED_FROM = 10
 """Steps after which each goes half as far: where no channel fits the tracks, the classes of some change with it."""
-DISTINCT = 1e-10
-"""Least eigenvalue of the curvature scaled to a diagonal of 1: below it is rounding."""
-SMALLEST_CURVATURE = 1e-300
-MOST_LEVERAGE = 0.9
-"""Part of its own prediction that a track may decide before its residual says nothing."""
-LEAST_FIRM = 0.5
-"""Where no channel fits the tracks, and most are half in, half out, the correction ends here."""
 SHARE_OF_SIZE = 0.1
 """Farthest step of a length, over the size of the section; walls farther off are reached in several steps."""
 FARTHEST_TURN_DEG = 3.0
@@ -105,9 +99,7 @@ def fit_channel(
     `section` gives the shape; its size is in the parameters. `start` (10,) is where to begin, such as the last fit
     of a run; `reference_x_um` the x at which center and floor are meant (default: the middle of the tracks).
 
-    The covariance is the robust one (sandwich; White, Econometrica 50, 1, 1982): the curvature from the weights,
-    and the scatter from the tracks themselves, where each residual is what it would be without that track in the
-    fit (HC3; MacKinnon & White, J. Econometrics 29, 305, 1985). It is right whatever the stated errors are worth.
+    The covariance is the robust one (`robust_covariance`): it is right whatever the stated errors are worth.
 
     Raises `ConfigurationError` with too few tracks in 3D (`FEWEST_FOR_EACH` for each parameter).
     """
@@ -131,7 +123,7 @@ def fit_channel(
         jacobian = _jacobian(section, theta, reference_x_um, tracks, expected, free)
         weight = classes.probability[FOLLOWS] / (variance * classes.dispersion[:, None] ** 2)
         curvature, pull = _normal_equations(jacobian, weight, residual, prior, theta, free)
-        inverse = _inverse(curvature)
+        inverse = safe_inverse(curvature)
         step, error = inverse @ pull, np.sqrt(np.diag(inverse))
         settled = bool((np.abs(step) < SETTLED * error).all())
         moved = np.zeros(len(PARAMETERS))
@@ -151,8 +143,8 @@ def fit_channel(
     jacobian = _jacobian(section, theta, reference_x_um, tracks, expected, free)
     weight = classes.probability[FOLLOWS] / (variance * classes.dispersion[:, None] ** 2)
     covariance = np.zeros((len(PARAMETERS), len(PARAMETERS)))
-    covariance[np.ix_(free, free)] = _covariance(
-        jacobian, weight, residual, prior, theta, free, classes.probability[FOLLOWS]
+    covariance[np.ix_(free, free)] = robust_covariance(
+        jacobian, weight, residual, 1.0 / prior.sigma[free] ** 2, classes.probability[FOLLOWS]
     )
     return ChannelFit(
         section, reference_x_um, theta, covariance, prior, tracks, expected, residual, variance, jacobian,
@@ -179,7 +171,7 @@ def expected_fit(
     residual = np.zeros_like(variance)
     curvature, _ = _normal_equations(jacobian, count / variance, residual, prior, theta, prior.free)
     covariance = np.zeros((len(PARAMETERS), len(PARAMETERS)))
-    covariance[np.ix_(prior.free, prior.free)] = _inverse(curvature)
+    covariance[np.ix_(prior.free, prior.free)] = safe_inverse(curvature)
     all_follow = np.zeros((len(FIRST_SHARES), len(tracks)))
     all_follow[FOLLOWS] = 1.0
     classes = Classes(all_follow, all_follow.mean(axis=1), np.ones(3))
@@ -260,42 +252,6 @@ def _normal_equations(
     confidence = 1.0 / prior.sigma[free] ** 2
     known = np.where(confidence > 0, prior.value[free] - theta[free], 0.0)
     return curvature + np.diag(confidence), pull + confidence * known
-
-
-def _inverse(curvature: FloatArray) -> FloatArray:
-    """The inverse, by way of a diagonal of 1; what the data do not tell apart gets a large variance."""
-    size = np.sqrt(np.maximum(np.diag(curvature), SMALLEST_CURVATURE))
-    values, vectors = np.linalg.eigh(curvature / np.outer(size, size))
-    inverse: FloatArray = (vectors / np.maximum(values, DISTINCT)) @ vectors.T / np.outer(size, size)
-    return inverse
-
-
-def _covariance(
-    jacobian: FloatArray,
-    weight: FloatArray,
-    residual: FloatArray,
-    prior: Prior,
-    theta: FloatArray,
-    free: npt.NDArray[np.int64],
-    follows: FloatArray,
-) -> FloatArray:
-    """The sandwich, (free, free).
-
-    A track that moves away from the flow also loses weight: its pull changes by less than its weight, on average by
-    the share `firm` of it (Huber & Ronchetti, Robust Statistics, 2009, section 7.6).
-    """
-    curvature, _ = _normal_equations(jacobian, weight, residual, prior, theta, free)
-    inverse = _inverse(curvature)
-    leverage = np.einsum("amp,pq,amq,am->m", jacobian, inverse, jacobian, weight, optimize=True)
-    scores = ((weight * residual)[..., None] * jacobian).sum(axis=0)
-    scores /= (1.0 - np.minimum(leverage, MOST_LEVERAGE))[:, None]
-    square = weight * residual**2  # follows * residual^2 / variance
-    firm = 1.0 - ((1.0 - follows) * square).sum(axis=1) / max(float(follows.sum()), 1e-300)
-    firm = np.maximum(firm, LEAST_FIRM)
-    curvature, _ = _normal_equations(jacobian, weight * firm[:, None], residual, prior, theta, free)
-    inverse = _inverse(curvature)
-    covariance: FloatArray = inverse @ (scores.T @ scores + np.diag(1.0 / prior.sigma[free] ** 2)) @ inverse
-    return covariance
 
 
 def _cost(residual: FloatArray, weight: FloatArray, theta: FloatArray, prior: Prior) -> float:

@@ -47,19 +47,8 @@ class ElementProfile:
     def at(self, y_um: FloatArray, z_um: FloatArray) -> FloatArray:
         """F at points (N,); 0 outside."""
         found = self.finder(y_um, z_um)
-        mesh = self.basis.mesh
-        corner = mesh.p[:, mesh.t[:, found]]
-        first, e1, e2 = corner[:, 0], corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]
-        dy, dz = y_um - first[0], z_um - first[1]
-        area = e1[0] * e2[1] - e1[1] * e2[0]
-        b = (dy * e2[1] - dz * e2[0]) / area
-        c = (e1[0] * dz - e1[1] * dy) / area
-        a = 1.0 - b - c
-        shares = (
-            a * (2 * a - 1), b * (2 * b - 1), c * (2 * c - 1), 4 * a * b, 4 * b * c, 4 * a * c
-        )  # fmt: skip
-        dofs = self.basis.element_dofs[:, found]
-        velocity = sum(share * self.values[dof] for share, dof in zip(shares, dofs, strict=True))
+        shares = quadratic_shares(self.basis.mesh, found, y_um, z_um)
+        velocity = (shares * self.values[self.basis.element_dofs[:, found]]).sum(axis=0)
         return np.where(found >= 0, velocity, 0.0)
 
     def wall(self) -> Wall:
@@ -72,6 +61,19 @@ class ElementProfile:
         middle = (np.asarray(rim.global_coordinates()) * rim.dx).sum(axis=2) / length
         order = np.argsort(_along(self.outline_um, middle.T))
         return Wall(middle[0, order], middle[1, order], length[order], shear[order])
+
+
+def quadratic_shares(mesh: Any, found: npt.NDArray[np.int_], x: FloatArray, y: FloatArray) -> FloatArray:
+    """What each of the 6 values of a quadratic triangle counts for at points (N,) in the triangles `found`, (6,
+    N)."""
+    corner = mesh.p[:, mesh.t[:, found]]
+    first, e1, e2 = corner[:, 0], corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]
+    dx, dy = x - first[0], y - first[1]
+    area = e1[0] * e2[1] - e1[1] * e2[0]
+    b = (dx * e2[1] - dy * e2[0]) / area
+    c = (e1[0] * dy - e1[1] * dx) / area
+    a = 1.0 - b - c
+    return np.stack([a * (2 * a - 1), b * (2 * b - 1), c * (2 * c - 1), 4 * a * b, 4 * b * c, 4 * a * c])
 
 
 def element_profile(section: Section, slip_um: float = 0.0, index: float = 1.0) -> ElementProfile:

@@ -43,7 +43,15 @@ def _mesh(section: Section) -> Any:
     corners = section.outline_um()
     area = abs(signed_area(corners))
     side = 4.0 * area / section.perimeter_um / CELLS_ACROSS
-    side = max(side, np.sqrt(area / MOST_TRIANGLES * 4.0 / np.sqrt(3.0)))
+    return filled(corners, max(side, np.sqrt(area / MOST_TRIANGLES * 4.0 / np.sqrt(3.0))))
+
+
+def filled(corners: FloatArray, side: float) -> Any:
+    """A `skfem.MeshTri` of a polygon (C, 2) with triangles of about this side, smaller around re-entrant corners.
+
+    Raises `ConfigurationError` if the outline is too intricate.
+    """
+    area = abs(signed_area(corners))
     for finer in (1.0, 0.5, 0.25):
         points, triangles = _triangles(corners, side * finer)
         mesh = MeshTri(points.T.copy(), triangles.T.copy())
@@ -70,7 +78,7 @@ def _triangles(corners: FloatArray, side: float) -> tuple[FloatArray, npt.NDArra
     lattice[1::2, :, 0] += side / 2.0
     inner = lattice.reshape(-1, 2)
     inner = inner[inside(corners, inner)]
-    inner = inner[_distance(corners, inner) > 0.6 * side]
+    inner = inner[distance_from(corners, inner) > 0.6 * side]
     points = np.concatenate([*rim, inner])
     triangles = Delaunay(points).simplices.astype(np.int64)
     p = points[triangles]
@@ -100,7 +108,7 @@ def inside(corners: FloatArray, points: FloatArray) -> npt.NDArray[np.bool_]:
     return result
 
 
-def _distance(corners: FloatArray, points: FloatArray) -> FloatArray:
+def distance_from(corners: FloatArray, points: FloatArray) -> FloatArray:
     """Distance (N,) of each point from the outline."""
     nearest = np.full(len(points), np.inf)
     for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True):

@@ -220,6 +220,8 @@ def _sides_meet(corners: FloatArray) -> bool:
             if i == 0 and j == count - 1:
                 continue
             a, b, c, d = corners[i], after[i], corners[j], after[j]
-            if side(a, b, c) * side(a, b, d) <= 0 and side(c, d, a) * side(c, d, b) <= 0:
+            # Both boxes have to overlap as well: sides on one line may lie apart.
+            apart = (np.maximum(a, b) < np.minimum(c, d)) | (np.maximum(c, d) < np.minimum(a, b))
+            if side(a, b, c) * side(a, b, d) <= 0 and side(c, d, a) * side(c, d, b) <= 0 and not apart.any():
                 return True
     return False

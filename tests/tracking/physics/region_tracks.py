@@ -1,0 +1,105 @@
+"""Detections of particles that flow through a constriction, with what a microscope does to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tracking.physics.region.geometry import Region, region_of
+from tracking.physics.region.inflow import region_flows
+from tracking.physics.region.stokes import Domain, domain_of
+
+DEPTH_UM = 100.0
+SEEN = region_of(
+    [(200, 0), (400, 0), (400, 150), (600, 150), (600, 0), (800, 0),
+     (800, 400), (600, 400), (600, 250), (400, 250), (400, 400), (200, 400)],
+    {"in": [(200, 0), (200, 400)], "out": [(800, 0), (800, 400)]},
+    DEPTH_UM,
+)  # fmt: skip
+"""A channel 400 um wide with a constriction of 100 um, as much of it as the image shows."""
+WHOLE = region_of(
+    [(0, -200), (100, -200), (100, 0), (400, 0), (400, 150), (600, 150), (600, 0), (1200, 0),
+     (1200, 400), (600, 400), (600, 250), (400, 250), (400, 400), (0, 400)],
+    {"in": [(0, -200), (100, -200)], "out": [(1200, 0), (1200, 400)]},
+    DEPTH_UM,
+)  # fmt: skip
+"""The same with a side channel that feeds it, outside the image: where it is cut, the flow is not developed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Liquid:
+    """A flow through a domain, from the coefficients of its velocity (3, K), um/s."""
+
+    domain: Domain
+    velocity: np.ndarray
+    inflow_ul_s: float
+
+    def at(self, position_um: np.ndarray) -> np.ndarray:
+        """Velocity (3, N) at positions (3, N); 0 outside."""
+        matrix, _ = self.domain.interpolation(position_um)
+        return (matrix @ self.velocity.T).T
+
+
+def liquid_through(region: Region, mean_um_s: float, **resolution) -> Liquid:
+    """A developed flow comes in through the first opening."""
+    domain = domain_of(region, **resolution)
+    flows = region_flows(domain, (0, 0, 0))
+    return Liquid(domain, mean_um_s * flows.flows.velocity[..., 0], mean_um_s * flows.inflow_um2[0, 0] / 1e9)
+
+
+def anywhere(region: Region, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Places (3, count), uniform over the region."""
+    corners = region.outline_um
+    low = np.array([*corners.min(axis=0), region.floor_um])
+    size = np.array([*np.ptp(corners, axis=0), region.depth_um])
+    places = np.empty((3, 0))
+    while places.shape[1] < count:
+        more = low[:, None] + size[:, None] * rng.random((3, 4 * count))
+        places = np.hstack([places, more[:, region.holds(more, np.zeros_like(more))]])
+    return places[:, :count]
+
+
+def detections(
+    liquid: Liquid,
+    seen: Region,
+    tracks: int,
+    seed: int,
+    *,
+    frame_rate_hz: float = 20.0,
+    longest: int = 60,
+    sigma_um: tuple[float, float, float] = (0.15, 0.15, 1.5),
+    diffusion_um2_s: float = 0.2,
+    stuck: float = 0.02,
+    wrong: float = 0.02,
+    substeps: int = 4,
+) -> dict[str, np.ndarray]:
+    """Detections of particles while they are in what is seen, as keywords of `pieces_of`."""
+    rng = np.random.default_rng(seed)
+    place = anywhere(seen, tracks, rng)
+    still = rng.random(tracks) < stuck
+    astray = rng.normal(0, 100.0, (3, tracks)) * (~still & (rng.random(tracks) < wrong))
+    length = rng.integers(8, longest + 1, tracks)
+    alive = np.ones(tracks, bool)
+    step_s = 1.0 / frame_rate_hz / substeps
+    rows = []
+    for frame in range(longest):
+        alive &= (frame < length) & seen.holds(place, np.full_like(place, np.inf))
+        alive &= (place[0] > seen.outline_um[:, 0].min()) & (place[0] < seen.outline_um[:, 0].max())
+        sigma = np.array(sigma_um)[:, None] * rng.uniform(0.7, 1.4, place.shape)
+        found = place + astray * frame / frame_rate_hz + rng.normal(size=place.shape) * sigma
+        rows.append((np.flatnonzero(alive), np.full(alive.sum(), frame / frame_rate_hz),
+                     found[:, alive], sigma[:, alive]))  # fmt: skip
+        for _ in range(substeps):
+            middle = place + liquid.at(place) * step_s / 2.0
+            move = liquid.at(middle) * step_s
+            move += rng.normal(0, np.sqrt(2 * diffusion_um2_s * step_s), place.shape)
+            moved = place + move * (alive & ~still)
+            held = liquid.domain.interpolation(moved)[1]  # a particle that would enter a wall stays
+            place = np.where(held, moved, place)
+    return {
+        "track": np.concatenate([row[0] for row in rows]),
+        "time_s": np.concatenate([row[1] for row in rows]),
+        "position_um": np.hstack([row[2] for row in rows]),
+        "sigma_um": np.hstack([row[3] for row in rows]),
+    }

@@ -1,0 +1,202 @@
+"""Stokes flow in a region with given walls, and its fit to tracks."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.polynomial import legendre
+from region_tracks import SEEN, anywhere, detections, liquid_through
+
+from stream.errors import ConfigurationError
+from tracking.physics.region.depth import projected
+from tracking.physics.region.derived import inflows_ul_s, pressures_pa, velocity_at, wall_shear
+from tracking.physics.region.fit import fit_region
+from tracking.physics.region.geometry import region_from, region_of
+from tracking.physics.region.inflow import region_flows
+from tracking.physics.region.misfit import cell_residuals
+from tracking.physics.region.pieces import pieces_of
+from tracking.physics.region.stokes import domain_of, solve
+from tracking.physics.sections.rectangle import RectangleProfile
+
+COARSE = {"most_triangles": 300, "functions": 5}
+BOX = region_of([(0, 0), (300, 0), (300, 200), (0, 200)],
+                {"in": [(0, 0), (0, 200)], "out": [(300, 200), (300, 0)]}, 100.0, 20.0)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def box():
+    return region_flows(domain_of(BOX, most_triangles=400))
+
+
+@pytest.fixture(scope="module")
+def constriction():
+    return region_flows(domain_of(SEEN, **COARSE), (3, 2, 1))
+
+
+def papkovich_fadle(x, z):
+    """A Stokes flow between plates at z = -1 and 1 that dies out along x: the first even eigenfunction.
+
+    Stream function (cos(k) sin(kz) - sin(k) z cos(kz)) exp(-kx) with sin(2k) = 2k (Fadle, Ing.-Arch. 11, 1940).
+    """
+    k = 3.748838138888 + 1.384339141494j
+    a, b, fade = np.cos(k), -np.sin(k), np.exp(-k * x) / 30.0
+    along = a * k * np.cos(k * z) + b * (np.cos(k * z) - k * z * np.sin(k * z))
+    up = k * (a * np.sin(k * z) + b * z * np.cos(k * z))
+    return np.stack([(along * fade).real, np.zeros(np.broadcast(x, z).shape), (up * fade).real])
+
+
+def hele_shaw(x, y, z):
+    """(1 - z^2) grad h with the harmonic h = x^3 - 3 x y^2: it is a Stokes flow as it is."""
+    flat = np.stack([3 * x**2 - 3 * y**2, -6 * x * y, 0 * x * y]) / 50.0
+    return (1 - z**2) * flat
+
+
+def curl(x, y, z):
+    """Curl about z of exp(-a x) cos(y) sin(pi z), a^2 = pi^2 + 1: odd about the middle, without pressure."""
+    k, m = np.pi, 1.0
+    along = np.sqrt(k**2 + m**2)
+    fade = np.exp(-along * x) * np.sin(k * z)
+    return np.stack([-m * np.sin(m * y) * fade, along * np.cos(m * y) * fade, 0 * x * y * z])
+
+
+@pytest.mark.parametrize(("functions", "triangles", "allowed"), [(5, 150, 0.16), (7, 500, 0.03)])
+def test_flows_that_are_known_in_closed_form_are_found_and_finer_meshes_find_them_better(
+    functions, triangles, allowed
+):
+    domain = domain_of(BOX, functions=functions, most_triangles=triangles)
+    x, y = domain.velocity_basis.doflocs[..., None]
+    z, weight = legendre.leggauss(20)
+    true = [papkovich_fadle(x + 0 * y, z), hele_shaw(x, y, z), curl(x, y, z)]
+    flows = solve(
+        domain, np.stack([projected(one, z, weight, functions) for one in true], -1).reshape(3, -1, 3)
+    )
+    place = anywhere(BOX, 500, np.random.default_rng(0))
+    matrix, known = domain.interpolation(place)
+    assert known.all()
+    x, y, z = (place - [[0], [0], [70]]) / 50.0
+    for flow, one in enumerate([papkovich_fadle(x, z), hele_shaw(x, y, z), curl(x, y, z)]):
+        found = (matrix @ flows.velocity[..., flow].T).T
+        assert np.sqrt(np.mean((found - one) ** 2) / np.mean(one**2)) < allowed
+
+
+def test_a_developed_flow_stays_that_of_a_rectangular_channel(box):
+    domain = box.flows.domain
+    place = anywhere(BOX, 500, np.random.default_rng(0))
+    matrix, _ = domain.interpolation(place)
+    true = RectangleProfile(200.0, 100.0)
+    speed = true.at(place[1] - 100.0, place[2] - 20.0)
+    found = matrix @ box.flows.velocity[0, :, 0]
+    assert np.abs(found - speed).max() < 0.01 * speed.max()
+    assert np.sqrt(np.mean((found - speed) ** 2)) < 0.001 * speed.max()
+    pressure = box.flows.pressure[:: domain.functions, 0]
+    slope = np.polyfit(domain.mesh.p[0], pressure, 1)[0]
+    assert -slope == pytest.approx(true.resistance * domain.unit_um**2, rel=2e-3)
+
+
+@given(st.floats(60, 400), st.floats(60, 400), st.floats(-80, 80), st.floats(50, 200), st.floats(0, 360))
+@settings(max_examples=8, deadline=None)
+def test_no_flow_leaks_through_walls_and_each_carries_what_it_says(width, length, lean, depth, turn):
+    corners = np.array([(0, 0), (length, lean), (length, lean + width), (0, width)], float)
+    angle = np.radians(turn)
+    corners = corners @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    region = region_of(corners, {"a": corners[[3, 0]], "b": corners[[1, 2]]}, depth)
+    flows = region_flows(domain_of(region, most_triangles=60, functions=3), (2, 2, 1))
+    domain = flows.flows.domain
+    assert flows.inflow_um2[0, 0] == pytest.approx(width * depth)
+    assert np.abs(flows.inflow_um2.sum(axis=0)).max() < 1e-6 * width * depth
+    assert (flows.inflow_um2[:, flows.order > 0] == 0).all()
+    drain = sum(m @ v for m, v in zip(domain.divergence, flows.flows.velocity, strict=True))
+    assert np.abs(drain).max() < 1e-6
+    walls = np.hstack([np.stack(region.side_um(side)).mean(axis=0)[:, None] for side in region.walls])
+    at_wall, _ = domain.interpolation(np.vstack([walls, np.full((1, walls.shape[1]), depth / 2)]))
+    assert max(np.abs(at_wall @ one).max() for one in flows.flows.velocity) < 1e-9
+
+
+def test_exact_velocities_give_flow_rate_pressure_and_shear_of_the_channel(box):
+    true = RectangleProfile(200.0, 100.0)
+    rng = np.random.default_rng(1)
+    place = anywhere(BOX, 300, rng)
+    speed = 30.0 * true.at(place[1] - 100.0, place[2] - 20.0)
+    time_s = np.tile(np.arange(6) / 100.0, 300)
+    position = np.repeat(place, 6, axis=1)
+    position[0] += np.repeat(speed, 6) * (time_s - 0.025)
+    sigma = np.full_like(position, 0.001)
+    pieces = pieces_of(BOX, np.repeat(np.arange(300), 6), time_s, position, sigma, 1e-6)
+    fit = fit_region(pieces, box)
+    rates = inflows_ul_s(fit)
+    assert rates["in"].value == pytest.approx(30.0 * 200 * 100 / 1e9, rel=1e-3)
+    assert rates["out"].value == pytest.approx(-rates["in"].value)
+    fall = 30.0 * true.resistance * 300.0 * 1e-3
+    assert pressures_pa(fit, 1e-3)["in"].value == pytest.approx(fall, rel=5e-3)
+    shear = wall_shear(fit, 1e-3)
+    assert shear.area_um2.sum() == pytest.approx(2 * 300 * 200 + 2 * 300 * 100)
+    wall = true.wall()
+    mean = 30.0 * np.average(wall.shear_per_um, weights=wall.length_um) * 1e-3
+    assert shear.mean.value == pytest.approx(mean, rel=0.01)
+    assert shear.maximum.value == pytest.approx(30.0 * wall.shear_per_um.max() * 1e-3, rel=0.03)
+
+
+def test_tracks_through_a_constriction_give_the_flow_and_its_error(constriction):
+    rng = np.random.default_rng(8)
+    amplitude = 10.0 * rng.normal(size=constriction.order.size) / np.maximum(constriction.order, 1.0) ** 2
+    amplitude[0] = 50.0
+    liquid = liquid_through(SEEN, 50.0, **COARSE)
+    liquid = type(liquid)(
+        constriction.flows.domain, constriction.flows.velocity @ amplitude, liquid.inflow_ul_s
+    )
+    place = anywhere(SEEN, 300, np.random.default_rng(9))
+    off, stated, rates = [], [], []
+    for seed in range(3):
+        seen = detections(liquid, SEEN, 300, seed, substeps=2)
+        fit = fit_region(pieces_of(SEEN, **seen, diffusion_um2_s=0.2), constriction)
+        velocity, error = velocity_at(fit, place)
+        off.append(velocity - liquid.at(place))
+        stated.append(error)
+        rate = inflows_ul_s(fit)["in"]
+        rates.append((rate.value - liquid.inflow_ul_s) / rate.standard_error)
+        assert fit.settled
+        assert not cell_residuals(fit).told.any()
+    assert 0.5 < np.sqrt(np.mean(np.square(off)) / np.mean(np.square(stated))) < 1.6
+    assert np.abs(rates).max() < 4.0
+    assert np.sqrt(np.mean(np.square(off))) < 0.01 * np.abs(liquid.at(place)).max()
+
+
+def test_a_vortex_that_no_stokes_flow_has_is_told_where_it_is(constriction):
+    liquid = liquid_through(SEEN, 50.0, **COARSE)
+    seen = detections(liquid, SEEN, 400, 0, stuck=0.0, wrong=0.0, substeps=2)
+    pieces = pieces_of(SEEN, **seen, diffusion_um2_s=0.2)
+    x, y, _ = pieces.velocities.position_um
+    there = np.exp(-((x - 700.0) ** 2 + (y - 200.0) ** 2) / 50.0**2)
+    pieces.velocities.velocity_um_s[0] += 20.0 * there * (y - 200.0) / 50.0
+    pieces.velocities.velocity_um_s[1] -= 20.0 * there * (x - 700.0) / 50.0
+    cells = cell_residuals(fit_region(pieces, constriction))
+    assert cells.told.any()
+    middle = (cells.low_um + cells.high_um)[:2, cells.told] / 2.0
+    assert np.hypot(*(middle - [[700.0], [200.0]])).min() < 110.0
+
+
+def test_regions_that_cannot_be_are_refused():
+    square = [(0, 0), (100, 0), (100, 100), (0, 100)]
+    ends = {"in": [(0, 0), (0, 100)], "out": [(100, 0), (100, 100)]}
+    for corners, openings, depth, why in [
+        (square, ends, 0.0, "depth above 0"),
+        ([(0, 0), (100, 100), (100, 0), (0, 100)], ends, 50.0, "cross"),
+        (square, {"in": ends["in"]}, 50.0, "two or more"),
+        (square, {**ends, "in": [(0, 0), (0, 50)]}, 50.0, "is no side"),
+        (square, {**ends, "again": ends["in"]}, 50.0, "same side"),
+        (square, {**ends, "top": [(0, 100), (100, 100)]}, 50.0, "no wall lies between"),
+    ]:
+        with pytest.raises(ConfigurationError, match=why):
+            region_of(corners, openings, depth)
+    for table, why in [
+        ({"corners_um": square, "depth_um": 1}, "lacks openings"),
+        ({"corners_um": square, "depth_um": 1, "openings": 3}, "not a table"),
+        ({"corners_um": square, "depth_um": "deep", "openings": ends}, "no number"),
+        ({"corners": square}, "no setting 'corners'"),
+    ]:
+        with pytest.raises(ConfigurationError, match=why):
+            region_from(table)
+    few = np.full((3, 10), [[150.0], [100.0], [70.0]])
+    pieces = pieces_of(BOX, np.zeros(10), np.arange(10) / 10.0, few, np.ones((3, 10)), 0.1)
+    with pytest.raises(ConfigurationError, match="too few"):
+        fit_region(pieces, region_flows(domain_of(BOX, most_triangles=60, functions=3), (0, 0, 0)))
