@@ -12,22 +12,19 @@ for each frame.
 from __future__ import annotations
 
 import inspect
-import random
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from calibration.deeptrack.errors import PipelineError
+from calibration.deeptrack.errors import PipelineError, running
 from calibration.deeptrack.following import FloatArray, array_of
 from calibration.deeptrack.labels import ENDINGS, SAME_PX, unit_of
 from calibration.deeptrack.loading import Loaded, load_pipeline, microscopes_of, split_name
 from calibration.deeptrack.survey import unit_scale
-from stream.own_code import where_it_failed
 
 IntArray = npt.NDArray[np.int64]
 NOT_DESCRIBING = {
@@ -278,23 +275,9 @@ class PipelineObjects:
         named = str(feature.node_name)
         return named if named != type(feature).__name__ else self._loaded.names.get(id(feature), named)
 
-    @contextmanager
-    def _drawing(self, seed: int | None = None) -> Iterator[None]:
-        """Tell where in the user's file it failed; with a `seed`, begin its random numbers."""
-        if seed is not None:
-            random.seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002 - the numbers that pipelines draw
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # DeepTrack's and numpy's, once for each image
-                yield
-        except (KeyboardInterrupt, PipelineError):
-            raise
-        except BaseException as error:  # a user's code may raise anything, or call sys.exit
-            raise PipelineError(
-                f"the pipeline {self._loaded.name} of {self._loaded.path} failed: "
-                f"{where_it_failed(error, self._loaded.path)}"
-            ) from error
+    def _drawing(self, seed: int | None = None) -> AbstractContextManager[None]:
+        loaded = self._loaded
+        return running(f"the pipeline {loaded.name} of {loaded.path}", loaded.path, seed)
 
     def _unfit(self, why: str) -> PipelineError:
         return PipelineError(

@@ -8,8 +8,6 @@ microscope how it moves pixels (`following`). The features themselves work as ev
 from __future__ import annotations
 
 import math
-import random
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,10 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from calibration.deeptrack.errors import PipelineError
+from calibration.deeptrack.errors import PipelineError, running
 from calibration.deeptrack.following import FloatArray, array_of, moved, own_coordinates, random_state
 from calibration.deeptrack.loading import Loaded, microscopes_of
-from stream.own_code import where_it_failed
 
 SOURCE = "liveptv_source"
 """Among the properties of what a scatterer gives: the number of its feature."""
@@ -136,18 +133,8 @@ class Recorder:
     def _evaluating(self, seed: int) -> Iterator[None]:
         """Seed, and tell where in the user's file it failed."""
         self._coordinates = {}
-        random.seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # DeepTrack's and numpy's, once for each image
-                yield
-        except (KeyboardInterrupt, PipelineError):
-            raise
-        except BaseException as error:  # a user's code may raise anything, or call sys.exit
-            raise PipelineError(
-                f"{self._place} failed: {where_it_failed(error, self.loaded.path)}"
-            ) from error
+        with running(self._place, self.loaded.path, seed):
+            yield
 
     def _drawn(self, answer: Any, seen: list[Seen], pixels: tuple[float, float]) -> Drawn:
         image, array = self._image_of(answer)
