@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import numpy as np
 
@@ -24,7 +25,7 @@ SAME_TARGET = 0.02
 corrects by itself; a larger one is a new target, with feed-forward."""
 
 
-class HoldFitted(HoldFlow):
+class HoldFitted(HoldFlow, ABC):
     """The loop of `HoldFlow` on the mean velocity over the section, U.
 
     The fit says where the walls are, and so the velocity F at each place over U. Each track then gives U at this
@@ -53,9 +54,9 @@ class HoldFitted(HoldFlow):
         if self._flow is not None:
             super().retarget(self._target_velocity(self._flow))
 
+    @abstractmethod
     def _target_velocity(self, flow: LiveFlow) -> float:
         """Mean velocity over the section, um/s, that belongs to the target."""
-        raise NotImplementedError
 
     def _aim(self, target_um_s: float) -> None:
         if abs(target_um_s - self.target_um_s) <= SAME_TARGET * abs(target_um_s):
