@@ -7,7 +7,7 @@ photon noise; the radius and the index of each sphere are both unknown.
 
 `bound`: Cramer-Rao of one image. `images`: independent images, spheres found by search and fit
 (`calibration.holograms.search`), and with --model by a network (`liveptv train --images`), alone and as the
-start of the fit. `video`: the spheres diffuse, and are tracked by `liveptv.track`; means over tracks. `misfit`:
+start of the fit. `video`: the spheres diffuse, and are tracked by `liveptv.track`; its means over tracks. `misfit`:
 images with what the fit does not know: another index of the medium, wavelength or aperture.
 """
 
@@ -232,17 +232,17 @@ def video(seeds: int) -> list[Row]:
             spheres = moved(spheres, rng)
         table = pd.concat(parts, ignore_index=True)
         table["detection"] = table.groupby("frame").cumcount()
-        linked = liveptv.track(table, FRAME_RATE_HZ)[["track", "frame", "detection"]]
-        linked = linked.merge(table, on=["frame", "detection"])
+        linked = liveptv.track(table.drop(columns="true"), FRAME_RATE_HZ)
+        linked = linked[linked["detection"] >= 0].rename(columns={"radius_um": "mean", "sigma_radius_um": "error"})
+        linked = linked[["track", "frame", "detection", "mean", "error"]].merge(table, on=["frame", "detection"])
         for _, track in linked.groupby("track"):
             if len(track) < LEAST_ROWS:
                 continue
             tracks += 1
             number = int(track["true"].mode()[0])
             wrong += int((track["true"] != number).any())
-            weight = 1 / track["sigma_radius_um"] ** 2
-            mean, error = (weight * track["radius_um"]).sum() / weight.sum(), weight.sum() ** -0.5
-            pairs.append((spheres[number, RADIUS], mean, error, len(track)))
+            last = track.iloc[-1]
+            pairs.append((spheres[number, RADIUS], last["mean"], last["error"], len(track)))
             singles += track["radius_um"].tolist()
     found = np.array(pairs)
     for radius in RADII_UM:
