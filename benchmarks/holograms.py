@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from reporting import save
+from scipy.spatial.distance import pdist
 
 import liveptv
 from acquisition.physics.hologram import HologramOptics, hologram_model
@@ -58,14 +59,25 @@ SIGMAS = (("x", X, 0.1), ("y", Y, 0.1), ("z", Z, 1.0))
 
 
 def sample(rng: np.random.Generator, count: int) -> FloatArray:
-    return np.column_stack(
-        [
-            rng.uniform(BORDER_PX, SIDE - BORDER_PX, (count, 2)),
-            rng.uniform(*DEPTH_UM, count),
-            rng.choice(RADII_UM, count),
-            np.full(count, PARTICLE_INDEX),
-        ]
-    )
+    while True:
+        spheres = np.column_stack(
+            [
+                rng.uniform(BORDER_PX, SIDE - BORDER_PX, (count, 2)),
+                rng.uniform(*DEPTH_UM, count),
+                rng.choice(RADII_UM, count),
+                np.full(count, PARTICLE_INDEX),
+            ]
+        )
+        if not overlap(spheres):
+            return spheres
+
+
+def overlap(spheres: FloatArray) -> bool:
+    """Whether two spheres are nearer to one another than the sum of their radii."""
+    place = spheres[:, :3] * [OPTICS.pixel_size_um, OPTICS.pixel_size_um, 1]
+    radii = spheres[:, RADIUS]
+    nearest = pdist(place) - pdist(radii[:, None], lambda a, b: float(a[0] + b[0]))
+    return bool((nearest < 0).any())
 
 
 def photographed(light: FloatArray, rng: np.random.Generator) -> FloatArray:
@@ -233,8 +245,12 @@ def video(seeds: int) -> list[Row]:
         table = pd.concat(parts, ignore_index=True)
         table["detection"] = table.groupby("frame").cumcount()
         linked = liveptv.track(table.drop(columns="true"), FRAME_RATE_HZ)
-        linked = linked[linked["detection"] >= 0].rename(columns={"radius_um": "mean", "sigma_radius_um": "error"})
-        linked = linked[["track", "frame", "detection", "mean", "error"]].merge(table, on=["frame", "detection"])
+        linked = linked[linked["detection"] >= 0].rename(
+            columns={"radius_um": "mean", "sigma_radius_um": "error"}
+        )
+        linked = linked[["track", "frame", "detection", "mean", "error"]].merge(
+            table, on=["frame", "detection"]
+        )
         for _, track in linked.groupby("track"):
             if len(track) < LEAST_ROWS:
                 continue
@@ -272,7 +288,14 @@ def video(seeds: int) -> list[Row]:
 
 
 def moved(spheres: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """The spheres a frame later; they turn back at the edges of the sample."""
+    """The spheres a frame later; they turn back at the edges of the sample, and do not pass through one another."""
+    while True:
+        after = diffused(spheres, rng)
+        if not overlap(after):
+            return after
+
+
+def diffused(spheres: FloatArray, rng: np.random.Generator) -> FloatArray:
     step = np.sqrt(2 * KT_OVER_6_PI_ETA / spheres[:, RADIUS] / FRAME_RATE_HZ)[:, None] * rng.normal(
         size=(len(spheres), 3)
     )
