@@ -10,6 +10,7 @@ from acquisition.physics.channel_flow import channel_velocity_um_s
 from stream.errors import ConfigurationError
 from tracking.physics.sections.choice import profile_of
 from tracking.physics.sections.finite_elements import element_profile
+from tracking.physics.sections.rectangle import RectangleProfile
 from tracking.physics.sections.shapes import Ellipse, Rectangle, polygon
 
 TRAPEZOID = [(-150.0, 0.0), (150.0, 0.0), (80.0, 60.0), (-80.0, 60.0)]
@@ -30,6 +31,14 @@ def test_a_rectangles_flow_is_the_published_series(width, aspect):
     found = profile_of(section).at(y, z)
     published = channel_velocity_um_s(y, z, width, section.depth_um, section.area_um2 * 1e-9)
     assert found == pytest.approx(published, abs=2e-4)
+
+
+def test_a_flow_is_the_same_whatever_was_asked_of_it_before():
+    y, z = points_in(Rectangle(400.0, 100.0), 3000)
+    fresh, asked = RectangleProfile(400.0, 100.0, 2.0), RectangleProfile(400.0, 100.0, 2.0)
+    whole = asked.at(y, z)
+    assert (fresh.at(y[:7], z[:7]) == whole[:7]).all()
+    assert (asked.at(y[:7], z[:7]) == whole[:7]).all()
 
 
 @settings(max_examples=25, deadline=None)
