@@ -18,8 +18,8 @@ TERMS = 40
 """Terms of the series. The error is largest at the two shorter walls, 1 / (4 (2 TERMS)^2) = 4e-5 of the maximum
 velocity, and falls with distance d from them as exp(-2 pi TERMS d / shorter side)."""
 TABLE_POINTS = 40
-"""Points of the table along each half side: errors below 5e-5, in the corners. The series is summed up for the table
-only: it would cost ten times as much for each point."""
+"""Points of the table along each half side: errors below 5e-5, in the corners. The series is summed up for the
+table only: it would cost ten times as much for each point."""
 WALL_PIECES = 64
 """Pieces of each wall; the force on the liquid and the shear at the wall then balance within 0.05 %."""
 BISECTIONS = 60
