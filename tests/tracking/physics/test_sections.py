@@ -166,8 +166,18 @@ def test_what_is_no_outline_is_refused(corners):
         polygon(corners)
 
 
-def test_lengths_must_be_positive_and_slip_and_thinning_do_not_go_together():
+@pytest.mark.parametrize(("slip_um", "index"), [(5.0, 0.8), (1.5, 1.2), (12.0, 0.6)])
+def test_a_power_law_liquid_that_slips_in_a_pipe_flows_as_its_closed_form_says(slip_um, index):
+    pipe = Ellipse(100.0, 100.0)
+    y, z = points_in(pipe)
+    elements, exact = element_profile(pipe, slip_um, index), profile_of(pipe, slip_um, index)
+    assert elements.resistance == pytest.approx(exact.resistance, rel=1e-3)
+    inside = exact.at(y, z) > 0
+    assert elements.at(y, z)[inside] == pytest.approx(exact.at(y, z)[inside], abs=5e-3)
+
+
+def test_lengths_slip_and_index_must_be_positive():
     with pytest.raises(ConfigurationError, match="depth of the channel's section is 0 um"):
         Rectangle(10.0, 0.0)
-    with pytest.raises(ConfigurationError, match="not both"):
-        profile_of(Rectangle(10.0, 10.0), slip_um=1.0, index=0.5)
+    with pytest.raises(ConfigurationError, match="index above 0"):
+        profile_of(Rectangle(10.0, 10.0), index=-0.5)
