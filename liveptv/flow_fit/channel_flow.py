@@ -19,7 +19,7 @@ from liveptv.flow_fit.run_settings import (
 )
 from stream.errors import ConfigurationError
 from tracking.physics.channel.derived import Estimate, flow_rate_ul_s, pressure_gradient_pa_m, wall_shear
-from tracking.physics.channel.extended import with_one_more
+from tracking.physics.channel.extended import Comparison, explanation
 from tracking.physics.channel.fit import ChannelFit, fit_channel
 from tracking.physics.channel.misfit import misfit
 from tracking.physics.channel.over_time import over_time
@@ -117,7 +117,9 @@ def flow_in(
         "told": list(tests.told),
         "tests": {name: asdict(t) for name, t in tests.tests.items()},
     }
-    found["better_with"] = [_compared(fit, name) for name in ("slip_um", "flow_index") if name in tests.told]
+    why = explanation(fit, tests)
+    found["explained_by"] = None if why is None else why.reason
+    found["better_with"] = [] if why is None else [_compared(one) for one in why.comparisons]
     return FlowResult(fit, found)
 
 
@@ -132,11 +134,10 @@ def _parameters(fit: ChannelFit) -> dict[str, dict[str, Any]]:
     }
 
 
-def _compared(fit: ChannelFit, name: str) -> dict[str, Any]:
-    more = with_one_more(fit, name)
+def _compared(more: Comparison) -> dict[str, Any]:
     return {
-        "parameter": name,
-        **asdict(Estimate(more.fit.value(name), more.fit.standard_error(name))),
+        "parameter": more.name,
+        **asdict(Estimate(more.fit.value(more.name), more.fit.standard_error(more.name))),
         "log_likelihood_ratio": more.log_likelihood_ratio,
         "p": more.p,
     }

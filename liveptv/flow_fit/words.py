@@ -26,6 +26,12 @@ DIFFERENT = {
     "slip_um": "a slip at the walls",
     "flow_index": "a flow index other than 1",
 }
+WHY = {
+    "slip_um": "a slip at the walls",
+    "flow_index": "another flow index",
+    "either": "slip or flow index; the trajectories do not tell which",
+    "other": "neither slip nor flow index: look at the residuals, and for a blocked part or wrong depths",
+}
 NOT_ANOTHER = "nothing says that the flow is another one"
 MOST_CELLS_TOLD = 3
 
@@ -52,6 +58,8 @@ def in_words(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "steady" if memory is None else f"varies; best followed with a memory of {memory:.2g} s",
     )
     yield "model", _model(found)
+    if found["explained_by"] is not None:
+        yield "explained by", WHY[found["explained_by"]]
     for one in found["better_with"]:
         words, unit = NAMES[one["parameter"]]
         yield words, f"{_number(one, unit)}, log-likelihood ratio {one['log_likelihood_ratio']:.4g}"

@@ -113,8 +113,9 @@ def test_another_section_than_the_channels_is_told(tmp_path):
     found = channel_flow(path, section_from("ellipse:300x100"))
     assert "smooth" in found["misfit"]["told"]
     assert any("told: " in text for _, text in in_words(found))
-    better = {one["parameter"] for one in found["better_with"]}
-    assert better == set(found["misfit"]["told"]) & {"slip_um", "flow_index"}
+    assert {one["parameter"] for one in found["better_with"]} == {"slip_um", "flow_index"}
+    assert found["explained_by"] == "other"
+    assert any("neither slip nor flow index" in text for _, text in in_words(found))
 
 
 def test_the_depth_can_be_unknown(tmp_path):
