@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from tracking.physics.live.cells import Cells
 from tracking.physics.live.pump_history import PumpHistory
 from tracking.physics.live.running_tracks import LONGEST_S, RunningTracks
 from tracking.physics.sections.shapes import Section
-from tracking.physics.tracks.velocities import TrackVelocities
+from tracking.physics.tracks.velocities import TrackVelocities, joined
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -129,8 +129,8 @@ class LiveChannel:
         if self._has_changed:
             self._has_changed = False
             self._begin_anew(self._time_s)
-        parts, anew, self._anew = self._running.ended(), self._anew, False
-        new = self._at_reference(joined(parts)) if parts else None
+        ended, anew, self._anew = self._running.ended(), self._anew, False
+        new = self._at_reference(ended) if len(ended) else None
         return Batch(self._time_s, self._from_s, anew, new)
 
     def _at_reference(self, tracks: TrackVelocities) -> TrackVelocities:
@@ -265,10 +265,3 @@ def differs(fit: ChannelFit, tracks: TrackVelocities, expected: Expected, place_
     value, error = with_errors(fit, mean_speed)
     sigma = math.hypot(own, float(error) / max(abs(float(value)), 1e-300))
     return abs(float(np.median(ratio)) - 1.0) > max(CHANGED, SIGNIFICANCE * sigma)
-
-
-def joined(parts: list[TrackVelocities]) -> TrackVelocities:
-    """All tracks of several parts (at least one)."""
-    return TrackVelocities(
-        *(np.concatenate([getattr(part, f.name) for part in parts], axis=-1) for f in fields(TrackVelocities))
-    )

@@ -123,6 +123,10 @@ class RectangleProfile:
 
     def wall(self) -> Wall:
         """The shear at the wall."""
+        return self._wall
+
+    @cached_property
+    def _wall(self) -> Wall:
         w, d = self.width_um, self.depth_um
         share = (np.arange(WALL_PIECES) + 0.5) / WALL_PIECES
         across, up = (share - 0.5) * w, share * d
