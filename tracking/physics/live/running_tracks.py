@@ -16,8 +16,6 @@ from tracking.physics.live.track_sums import (
     FIRST_S,
     FLAGS,
     LAST_S,
-    POSITION,
-    SIGMA,
     follow_frame,
 )
 from tracking.physics.tracks.information import ROWS, place_of, velocity_of
@@ -31,14 +29,6 @@ LONGEST_S = 4.0
 steps limit the velocities nothing is lost; where localisation does, a track of twice the length would know it 2.8
 times better."""
 FIRST_ROOM = 256
-NEEDED = np.array(
-    [
-        Tracks.COLUMNS.index(name)
-        for name in (
-            "track", "x_um", "y_um", "z_um", "sigma_x_um", "sigma_y_um", "sigma_z_um", "time_offset_s", "flags"
-        )
-    ]
-)  # fmt: skip
 PREDICTED = int(TrackFlag.PREDICTED)  # as plain numbers: enumerations are slow with arrays
 NOT_COUNTED = int(TrackFlag.TENTATIVE | TrackFlag.SECOND_DETECTION)
 
@@ -60,7 +50,7 @@ class RunningTracks:
         self._names, self._tracks = np.empty(FIRST_ROOM, np.int64), np.empty((FIRST_ROOM, FIELDS))
         self._done_names, self._done = np.empty(FIRST_ROOM, np.int64), np.empty((FIRST_ROOM, FIELDS))
         self._seen = np.empty(FIRST_ROOM, np.bool_)
-        self._table = np.empty(2 * FIRST_ROOM, np.int64)
+        self._places = np.empty(2 * FIRST_ROOM, np.int64)
 
     def drop(self) -> None:
         """Forget all tracks, alive and ended: the flow is another one from now on."""
@@ -70,20 +60,21 @@ class RunningTracks:
         return self._count
 
     def warmup(self) -> None:
-        """Compile, or load what was compiled before. Before the first `take_in`."""
-        self.take_in(Tracks(FrameInfo("", 0, 0, 0.0, 0, 0.0), np.empty((len(Tracks.COLUMNS), 0))))
+        """Compile, or load what was compiled before; for tables that came by message too. Before the first frame."""
+        table = np.empty((len(Tracks.COLUMNS), 0))
+        for writeable in (True, False):
+            table.flags.writeable = writeable
+            self.take_in(Tracks(FrameInfo("", 0, 0, 0.0, 0, 0.0), table))
 
     def take_in(self, tracks: Tracks) -> None:
         """Take in the rows of one frame. Rows that are predictions, or without a height, are left out."""
         info = tracks.info
-        columns = np.take(tracks.table, NEEDED, axis=0)
-        columns[POSITION + AXES - 1] += info.focus_um if math.isfinite(info.focus_um) else 0.0
-        columns[POSITION + AXES - 1] *= self._factor
-        columns[SIGMA + AXES - 1] *= self._factor
-        self._make_room(columns.shape[1])
+        focus_um = info.focus_um if math.isfinite(info.focus_um) else 0.0
+        self._make_room(len(tracks))
         self._count, self._done_count = follow_frame(
-            self._names, self._tracks, self._count, columns, info.time_s, self.diffusion_um2_s, self._longest_s,
-            PREDICTED, self._done_names, self._done, self._done_count, self._table, self._seen,
+            self._names, self._tracks, self._count, tracks.table, info.time_s, focus_um, self._factor,
+            self.diffusion_um2_s, self._longest_s, PREDICTED, self._done_names, self._done, self._done_count,
+            self._places, self._seen,
         )  # fmt: skip
 
     def _make_room(self, more: int) -> None:
@@ -93,7 +84,7 @@ class RunningTracks:
             room = 2 * most
             self._names, self._tracks = _larger(self._names, room), _larger(self._tracks, room)
             self._seen = np.empty(room, np.bool_)
-            self._table = np.empty(2 ** math.ceil(math.log2(2 * room)), np.int64)
+            self._places = np.empty(2 ** math.ceil(math.log2(2 * room)), np.int64)
         if self._done_count + most > self._done_names.size:
             room = 2 * (self._done_count + most)
             self._done_names, self._done = _larger(self._done_names, room), _larger(self._done, room)
