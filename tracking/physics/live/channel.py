@@ -107,6 +107,10 @@ class LiveChannel:
         self.from_s = -math.inf
         self.tracks = 0
 
+    def warmup(self) -> None:
+        """Compile, or load what was compiled before. Before the first frame."""
+        self._running.warmup()
+
     def take_in(self, tracks: Tracks) -> None:
         """Take in the tracks of one frame."""
         now_s = self._time_s = tracks.info.time_s

@@ -15,7 +15,7 @@ from tracking.physics.channel.parameters import VELOCITY, Prior
 from tracking.physics.live.channel import Batch, LiveChannel, moves
 from tracking.physics.live.diffusion_of_looks import along_y
 from tracking.physics.live.findings import FlowFindings, Number
-from tracking.physics.live.running_diffusion import RunningDiffusion
+from tracking.physics.live.running_diffusion import LOOKS, RunningDiffusion
 from tracking.physics.live.telling import Look, findings_of, look_at
 from tracking.physics.sections.shapes import Section
 
@@ -64,6 +64,8 @@ class FlowFollower:
             section, prior, 0.0, refraction_factor=refraction_factor, memory_s=memory_s, settle_s=settle_s
         )
         self._diffusion = RunningDiffusion(refraction_factor)
+        self._channel.warmup()
+        self._diffusion.warmup()
         self._knows_diffusion = False
         # Across the flow: along it, particles that diffuse between layers of different velocity spread more, by a
         # part of (shear rate * time)^2 / 3 of D, as much as D itself near a wall.
@@ -103,7 +105,7 @@ class FlowFollower:
             if self._running is not None:
                 self._running.result()
             self._take_result()
-            self._begin(self._info)
+            self._begin(self._info, looks=1)
             if self._running is not None:
                 self._running.result()
         return self.poll()
@@ -113,11 +115,13 @@ class FlowFollower:
         if self._worker is not None:
             self._worker.shutdown(wait=False, cancel_futures=True)
 
-    def _begin(self, info: FrameInfo) -> None:
+    def _begin(self, info: FrameInfo, *, looks: int = LOOKS) -> None:
         batch = self._channel.collect()
         pump = self._channel.pump
         factor, set_point = pump.factor, pump.now_ul_s
-        work: Callable[[], LiveFlow | None] = lambda: self._renew(batch, info, factor, set_point)  # noqa: E731
+        work: Callable[[], LiveFlow | None] = lambda: self._renew(  # noqa: E731
+            batch, info, factor, set_point, looks
+        )
         if self._worker is None:
             self._found = work() or self._found
         else:
@@ -135,9 +139,11 @@ class FlowFollower:
             low, high = self._y_um or (math.inf, -math.inf)
             self._y_um = min(low, float(y.min())), max(high, float(y.max()))
 
-    def _renew(self, batch: Batch, info: FrameInfo, factor: float, set_point_ul_s: float) -> LiveFlow | None:
+    def _renew(
+        self, batch: Batch, info: FrameInfo, factor: float, set_point_ul_s: float, fresh_looks: int
+    ) -> LiveFlow | None:
         """Fit, test, and tell. In the thread."""
-        looks = self._diffusion.renewed()
+        looks = self._diffusion.renewed(fresh_looks)
         if looks is not None:
             self._diffusion_um2_s = across = along_y(looks)
             if math.isfinite(across[0]):

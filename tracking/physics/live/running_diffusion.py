@@ -54,7 +54,7 @@ class RunningDiffusion:
         self._facts: dict[str, Any] = {"um2_s": None, "error_um2_s": None, "axes": [], "displacements": 0}
 
     def warmup(self) -> None:
-        """Compile, or load what was compiled before. Before the first `update`."""
+        """Compile, or load what was compiled before. Before the first frame."""
         self._follow(Tracks(FrameInfo("", 0, 0, 0.0, 0, 0.0), np.empty((len(Tracks.COLUMNS), 0))))
 
     def update(self, tracks: Tracks) -> None:
@@ -99,10 +99,10 @@ class RunningDiffusion:
         while self._count - self._done[0][1].size >= KEPT:
             self._count -= self._done.pop(0)[1].size
 
-    def renewed(self) -> Looks | None:
-        """The newest looks, about every two seconds; None if they are those of the last call, or none."""
+    def renewed(self, looks: int = LOOKS) -> Looks | None:
+        """The newest looks, if so many have come in since the last call (for the first one: one); else None."""
         done = list(self._done)  # `update` may go on in another thread
-        if not done or self._fresh < (LOOKS if self._known else 1):
+        if not done or self._fresh < (looks if self._known else 1):
             return None
         self._fresh, self._known = 0, True
         return looks_of(np.concatenate([one for one, _ in done]), np.concatenate([one for _, one in done]))

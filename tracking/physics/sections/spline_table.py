@@ -30,7 +30,7 @@ class SplineTable:
     def at(self, a: FloatArray, b: FloatArray) -> FloatArray:
         """The spline at points (N,) inside the table."""
         found = np.empty(a.size)
-        _evaluate(
+        evaluate(
             np.ascontiguousarray(a), np.ascontiguousarray(b), self._knots_a, self._knots_b, self._coefficients, found
         )  # fmt: skip
         return found
@@ -59,7 +59,8 @@ def _basis(knots: Any, x: float, basis: Any) -> int:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _evaluate(a: Any, b: Any, knots_a: Any, knots_b: Any, coefficients: Any, found: Any) -> None:
+def evaluate(a: Any, b: Any, knots_a: Any, knots_b: Any, coefficients: Any, found: Any) -> None:
+    """The spline of these knots and `coefficients` at points (`a`, `b`), as `found` (N,)."""
     of_a, of_b = np.empty(ORDER + 1), np.empty(ORDER + 1)
     for point in range(a.size):
         row, column = _basis(knots_a, a[point], of_a), _basis(knots_b, b[point], of_b)
