@@ -24,8 +24,8 @@ FEWEST_IN_A_BIN = 5
 with few particles take longer."""
 BETWEEN_FITS_S = 1.5
 """Time after a fit for which it says that a criterion is met by now, s: until the next one, as errors fall. Without
-it a slice would last for half a second too long, and be known 5 % better than was asked where it lasts 10 s. Longer,
-a slice would end also where fits do not come any more."""
+it a slice would last for half a second too long, and be known 5 % better than was asked where it lasts 10 s.
+Longer, a slice would end also where fits do not come any more."""
 FIRST_ROOM = 1024
 
 
@@ -43,7 +43,8 @@ class Sufficiency:
     """The trajectories of one slice: how many are long enough, and the standard error of their velocity profile.
 
     With criteria on the flow, `flow_percent` has the standard errors of the fit; only fits of frames of the slice
-    count. Between two fits an error falls as it did before. `left_s` is the time until all criteria are met, infinite if one never will be, NaN if it is not known.
+    count. Between two fits an error falls as it did before. `left_s` is the time until all criteria are met,
+    infinite if one never will be, NaN if it is not known.
     """
 
     def __init__(self, enough: Enough) -> None:

@@ -193,9 +193,7 @@ def diffusion_of(
     raw = segments
     if drift:
         flow = shear_of(segments) if gradient is None else known_shear(gradient(segments.place_um))
-        shear = excess_um2_s(
-            segments, flow, known_well(first.um2_s[:, 0], first.standard_error_um2_s[:, 0])
-        )
+        shear = excess_um2_s(segments, flow, known_well(first.um2_s[:, 0], first.standard_error_um2_s[:, 0]))
         chosen = shear > WORTH_CORRECTING * np.abs(first.um2_s[:, 0] - shear)
         shear = np.where(chosen, shear, 0.0)
         if chosen.any():

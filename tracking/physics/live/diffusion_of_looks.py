@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
 
 from tracking.physics.diffusion.covariance import Moments, expected_moments, solve
+from tracking.physics.diffusion.plane_map import IN_PLANE, PlaneMap, plane_map
 from tracking.physics.diffusion.shear import WORTH_CORRECTING, excess_of, gradients, known_well
 from tracking.physics.live.look_sums import (
     COUNT,
@@ -34,15 +34,6 @@ BoolArray = npt.NDArray[np.bool_]
 
 OUTLIER = 5.0
 """Median sums of squares from which one displacement was a wrong link: 5 in 100,000 right segments have more."""
-IN_PLANE = 2
-DISPLACEMENTS_A_CELL = 600
-"""Displacements that a cell of the map has on average: D is then known to about a tenth in each."""
-MOST_CELLS = 12
-"""Cells along a side at most."""
-KNOWN_TO = 1.0 / 3.0
-"""Standard error of a cell, over D of all, above which it says too little to be shown."""
-FALSE_ALARMS = 0.01
-"""Probability that a map has a cell by chance that is said to differ."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,18 +71,6 @@ class LiveDiffusion:
         return mean_of(self.um2_s[:IN_PLANE][self.used], self.standard_error_um2_s[:IN_PLANE][self.used])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LiveMap:
-    """D in the plane over the image, (rows, columns) of cells between `x_um` and `y_um`; NaN where too little is
-    known. `differs`: cells whose D chance would not give if it were the same everywhere."""
-
-    x_um: FloatArray
-    y_um: FloatArray
-    um2_s: FloatArray
-    standard_error_um2_s: FloatArray
-    differs: BoolArray
-
-
 def looks_of(sums: FloatArray, track: IntArray) -> Looks:
     """Of the rows `sums` (K, FIELDS) of `add_frame`; in 2D, where heights are not known, of x and y."""
     axes = 3 if np.isfinite(sums[:, SQUARES + 2]).all() else IN_PLANE
@@ -119,9 +98,7 @@ def looks_of(sums: FloatArray, track: IntArray) -> Looks:
     all_of_them = Moments(
         np.stack([squares, products], axis=1), expected, times, track, n.astype(np.int64), drift=True
     )
-    return Looks(
-        all_of_them.of(good), (of(PLACES) / n)[:, good], of(MOVED)[:, good], total[good]
-    )
+    return Looks(all_of_them.of(good), (of(PLACES) / n)[:, good], of(MOVED)[:, good], total[good])
 
 
 def diffusion_of_looks(looks: Looks) -> LiveDiffusion:
@@ -144,30 +121,9 @@ def along_y(looks: Looks) -> tuple[float, float]:
     return float(found.um2_s[0, 0]), float(found.standard_error_um2_s[0, 0])
 
 
-def mapped(looks: Looks, whole: LiveDiffusion) -> LiveMap | None:
-    """D in cells over the image, of the axes that are used; None where there are none, or too few displacements."""
-    used = np.flatnonzero(whole.used)
-    d, _ = whole.in_plane
-    x, y = looks.place_um[:IN_PLANE]
-    size = np.array([np.ptp(x), np.ptp(y)])
-    cells = looks.moments.steps.sum() / DISPLACEMENTS_A_CELL
-    if not used.size or not d > 0 or cells < IN_PLANE or not (size > 0).all():
-        return None
-    number = np.clip(np.round(np.sqrt(cells * size / size[::-1])), 1, MOST_CELLS).astype(np.int64)
-    edges = [np.linspace(one.min(), one.max(), count + 1) for one, count in zip((x, y), number, strict=True)]
-    column, row = (
-        np.minimum(np.searchsorted(edge, one, side="right") - 1, edge.size - 2)
-        for edge, one in zip(edges, (x, y), strict=True)
-    )
-    groups = int(number.prod())
-    found = solve(looks.moments.along(used), row * number[0] + column, groups)
-    value, error = found.um2_s.mean(axis=0), np.sqrt((found.standard_error_um2_s**2).sum(axis=0)) / used.size
-    shown = error < KNOWN_TO * d
-    value[~shown] = error[~shown] = np.nan
-    limit = norm.isf(FALSE_ALARMS / 2.0 / max(int(shown.sum()), 1))
-    differs = shown & (np.abs(np.nan_to_num(value - d)) > limit * np.nan_to_num(error))
-    shape = tuple(number[::-1])
-    return LiveMap(*edges, value.reshape(shape), error.reshape(shape), differs.reshape(shape))
+def mapped(looks: Looks, whole: LiveDiffusion) -> PlaneMap | None:
+    """D over the image, of the axes that count in the plane."""
+    return plane_map(looks.moments, looks.place_um, whole.used)
 
 
 def mean_of(um2_s: FloatArray, error_um2_s: FloatArray) -> tuple[float, float]:

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.messages import FrameInfo, TrackFlag, Tracks
+from tracking.physics.diffusion.plane_map import PlaneMap
 from tracking.physics.live.diffusion_of_looks import (
     LiveDiffusion,
-    LiveMap,
     Looks,
     diffusion_of_looks,
     looks_of,
@@ -110,7 +110,7 @@ class RunningDiffusion:
     def facts(self) -> dict[str, Any]:
         """D in the plane and D of each axis, with standard errors, um^2/s, and of how many displacements.
 
-        An axis along which a sheared flow adds to D is not `used` for the one in the plane. `map`: D over the image.
+        Axes along which a sheared flow adds `sheared_um2_s` do not count in the plane. `map`: D over the image.
         """
         looks = self.renewed()
         if looks is not None:
@@ -139,7 +139,7 @@ def _facts_of(found: LiveDiffusion) -> dict[str, Any]:
     }
 
 
-def _map_facts(found: LiveMap | None) -> dict[str, Any] | None:
+def _map_facts(found: PlaneMap | None) -> dict[str, Any] | None:
     if found is None:
         return None
     return {

@@ -60,7 +60,7 @@ class RunningTracks:
         return self._count
 
     def warmup(self) -> None:
-        """Compile, or load what was compiled before; for tables that came by message too. Before the first frame."""
+        """Compile, or load what was compiled; for tables that came by message too. Before the first frame."""
         table = np.empty((len(Tracks.COLUMNS), 0))
         for writeable in (True, False):
             table.flags.writeable = writeable

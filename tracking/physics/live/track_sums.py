@@ -148,9 +148,7 @@ def follow_frame(
         elif time_s > tracks[at, LAST_S]:
             _go_on(tracks[at], position, variances, time_s, flags, diffusion_um2_s)
             if time_s - tracks[at, FIRST_S] >= longest_s:
-                done_count = _hand_over(
-                    names[at], tracks[at], diffusion_um2_s, done_names, done, done_count
-                )
+                done_count = _hand_over(names[at], tracks[at], diffusion_um2_s, done_names, done, done_count)
                 _begin(tracks[at], position, variances, time_s, flags)
     kept = 0
     for at in range(count):

@@ -30,9 +30,8 @@ class SplineTable:
     def at(self, a: FloatArray, b: FloatArray) -> FloatArray:
         """The spline at points (N,) inside the table."""
         found = np.empty(a.size)
-        evaluate(
-            np.ascontiguousarray(a), np.ascontiguousarray(b), self._knots_a, self._knots_b, self._coefficients, found
-        )  # fmt: skip
+        a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
+        evaluate(a, b, self._knots_a, self._knots_b, self._coefficients, found)
         return found
 
 
