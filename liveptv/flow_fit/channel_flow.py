@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from liveptv.flow_fit.over_run import BLOCK_S, over_run
 from liveptv.flow_fit.run_settings import (
     PA_S_PER_MPA_S,
     channel_of,
@@ -22,16 +23,12 @@ from tracking.physics.channel.derived import Estimate, flow_rate_ul_s, pressure_
 from tracking.physics.channel.extended import Comparison, explanation
 from tracking.physics.channel.fit import ChannelFit, fit_channel
 from tracking.physics.channel.misfit import misfit
-from tracking.physics.channel.over_time import over_time
 from tracking.physics.channel.parameters import PARAMETERS
 from tracking.physics.sections.shapes import Section
 from tracking.physics.tracks.from_trajectories import velocities_of
 from tracking.physics.tracks.velocities import TrackVelocities
 from tracking.trajectories.file import Trajectories, read_trajectories
 from tracking.trajectories.heights import factor_of
-
-BLOCK_S = 1.0
-"""Blocks of time in which a variation of the flow is looked for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,8 +107,9 @@ def flow_in(
     shares = fit.classes.shares.tolist()
     found["classes"] = dict(zip(("follow", "stuck", "wrong"), shares, strict=True))
     pieces = _since(velocities_of(trajectories, diffusion_um2_s, longest_s=BLOCK_S), settled_s)
-    varies = over_time(fit, pieces, BLOCK_S)
-    found["memory_s"] = None if varies is None or varies.steady else varies.memory_s
+    frames = {name: trajectories.frames[name] for name in ("time_s", "flow_ul_s")}
+    since = frames["time_s"] >= settled_s
+    found["over_time"] = asdict(over_run(fit, pieces, frames["time_s"][since], frames["flow_ul_s"][since]))
     tests = misfit(fit)
     found["misfit"] = {
         "told": list(tests.told),

@@ -100,7 +100,7 @@ def test_the_command_finds_flow_walls_shear_and_pressure(tmp_path, capsys):
     )
     assert found["wall_shear_pa"]["mean"]["value"] == pytest.approx(balance, rel=2e-3)
     assert found["misfit"]["told"] == []
-    assert found["memory_s"] is None
+    assert found["over_time"] == {"steady": True, "memory_s": None, "as_pump": False, "set_points_ul_s": None}
     assert run_command_line(["flow", str(path)]) == 0
     words = capsys.readouterr().out
     assert "flow rate" in words

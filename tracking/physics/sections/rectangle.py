@@ -8,9 +8,9 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy.interpolate import RectBivariateSpline
 
 from tracking.physics.sections.profile import Wall
+from tracking.physics.sections.spline_table import SplineTable
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -88,11 +88,11 @@ class RectangleProfile:
         t, s = (np.abs(one) for one in self._own_axes(y_um, z_um))
         inside = (t <= self._short / 2.0) & (s <= self._long / 2.0)
         velocity = np.zeros(t.size)
-        velocity[inside] = self._table.ev(t[inside], s[inside])
+        velocity[inside] = self._table.at(t[inside], s[inside])
         return velocity
 
     @cached_property
-    def _table(self) -> RectBivariateSpline:
+    def _table(self) -> SplineTable:
         """Cubic splines through a quarter of the section, with points that are denser towards the ends of the long
         side: the velocity changes over a length of the short side there."""
         h, w = self._short, self._long
@@ -102,7 +102,7 @@ class RectangleProfile:
         s = w / 2.0 * (1.0 - np.sinh(bend * share) / math.sinh(bend))
         grid_t, grid_s = np.meshgrid(t, s, indexing="ij")
         values = self._summed(grid_t.ravel(), grid_s.ravel()).reshape(grid_t.shape)
-        return RectBivariateSpline(t, s, values)
+        return SplineTable(t, s, values)
 
     def _summed(self, t: FloatArray, s: FloatArray) -> FloatArray:
         """F at points inside by the series."""
@@ -118,6 +118,10 @@ class RectangleProfile:
 
     def wall(self) -> Wall:
         """The shear at the wall."""
+        return self._wall
+
+    @cached_property
+    def _wall(self) -> Wall:
         w, d = self.width_um, self.depth_um
         share = (np.arange(WALL_PIECES) + 0.5) / WALL_PIECES
         across, up = (share - 0.5) * w, share * d
