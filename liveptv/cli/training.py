@@ -55,7 +55,7 @@ def train(
         str | None,
         typer.Option(
             help="instead of a calibration: a .py file with a DeepTrack pipeline, whose code is run; "
-            "`pipeline.py:NAME` names one of several"
+            "`pipeline.py:NAME` names one of several, `notebook.ipynb:NAME` one of a notebook"
         ),
     ] = None,
     learn: Annotated[
