@@ -46,4 +46,5 @@ class Sight:
         region = np.asarray(self.microscope._objective.output_region(), float)[:2] / scale[:2]
         self.first_px = np.nan_to_num(region)
         self.pixel_size_um, self.z_step_um = float(voxel_um[0]), float(voxel_um[2])
-        return voxel_um[:2]
+        found: FloatArray = voxel_um[:2]
+        return found
