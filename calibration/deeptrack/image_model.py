@@ -120,7 +120,7 @@ def _draw(recorder: Recorder, most_s: float) -> list[Drawn]:
     _without_noise(quiet)
     drawn: list[Drawn] = []
     begun_s = time.process_time()
-    while len(drawn) < MOST_IMAGES and time.process_time() - begun_s < most_s:
+    while not drawn or (len(drawn) < MOST_IMAGES and time.process_time() - begun_s < most_s):
         noisy = len(drawn) < NOISY_PART * MOST_IMAGES and len(drawn) % 5 == 0
         drawn.append((recorder if noisy else quiet).draw(SEED + len(drawn)))
         drawn[-1].views.clear()
