@@ -191,7 +191,7 @@ def modelled(name: str, case: Case, model: Path) -> dict[str, Any]:
 
     begun_s = time.process_time()
     with given_examples(name, case) as given:
-        make_model_of_examples(model, given, print)
+        print(make_model_of_examples(model, given, print))
     return {"processor_s": round(time.process_time() - begun_s, 1)}
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from liveptv.api.flows import Flow, flow
     from liveptv.api.frames import DetectionFrame, TrackFrame
     from liveptv.api.images import Images
+    from liveptv.api.object_models import ObjectModel
     from liveptv.api.profiles import Profile
     from liveptv.api.recordings import Recording, read_recording
     from liveptv.api.simulating import simulate, simulate_objects
@@ -43,6 +44,7 @@ __all__ = [
     "Flow",
     "Images",
     "LivePTVError",
+    "ObjectModel",
     "Profile",
     "Recording",
     "Run",
@@ -80,6 +82,7 @@ _PLACES = {
     "Flow": "liveptv.api.flows",
     "Images": "liveptv.api.images",
     "LivePTVError": "stream.errors",
+    "ObjectModel": "liveptv.api.object_models",
     "Profile": "liveptv.api.profiles",
     "Recording": "liveptv.api.recordings",
     "Run": "liveptv.api.experiments",

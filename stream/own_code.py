@@ -12,6 +12,9 @@ from types import ModuleType
 from stream.errors import ConfigurationError
 from stream.safe_text import in_words, one_line
 
+IN_CELL = ", cell "
+"""Between a notebook's path and the number of a cell, in the names of what is run of it."""
+
 
 def load_module(path: Path, what: str) -> ModuleType:
     """Run the file of a user's `what`, such as a controller, and return it as a module.
@@ -61,14 +64,15 @@ def classes_with(module: ModuleType, method: str) -> list[type]:
 def where_it_failed(error: BaseException, file: Path | None = None) -> str:
     """One line that says what was raised, in which file and line.
 
-    That is the innermost line, or, with a `file`, the innermost one of that file, if the error passed through it.
+    That is the innermost line, or, with a `file`, the innermost one of that file (of a notebook: one of its cells),
+    if the error passed through it.
     """
     what = in_words(error)
     if type(error) is SyntaxError:
         return f"{error.filename}, line {error.lineno}: {type(error).__name__}: {one_line(str(error.msg))}"
     frames = traceback.extract_tb(error.__traceback__)
     names = set() if file is None else {str(file), str(file.absolute())}
-    own = [frame for frame in frames if frame.filename in names]
+    own = [frame for frame in frames if frame.filename.rsplit(IN_CELL, 1)[0] in names]
     if not frames:
         return what
     frame = (own or frames)[-1]

@@ -7,6 +7,7 @@ number does, or objects are of several kinds, there is no model and the network'
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ SEED = 3 << 28
 MOST_IMAGES, MOST_S = 1000, 30.0
 """Images that are drawn, and processor time that it may take: slow pipelines draw fewer, most of them without
 noise."""
+PART_OF_TRAINING = 0.25
+"""Of the duration that was asked for, which the drawing also may take; it matters below 2 minutes."""
 NOISY_PART = 0.2
 """Part of the images that keep DeepTrack's noise features, which the others lack: they tell the noise."""
 FEWEST = 40
@@ -64,13 +67,16 @@ class ImageModel:
     objects: int
 
 
-def image_model(recorder: Recorder, units: Units) -> ImageModel:
-    """The model for a pipeline whose units are known. Raises what the pipeline raises."""
+def image_model(recorder: Recorder, units: Units, minutes: float = math.inf) -> ImageModel:
+    """The model for a pipeline whose units are known; `minutes` are those in which the user wants a result.
+
+    Raises what the pipeline raises.
+    """
     if len(units.kind_names) != 1:
         return ImageModel(None, f"{len(units.kind_names)} kinds of objects", np.nan, 0)
     half = int(np.clip(REACHES * units.reach_px + 2, LEAST_HALF_PX, LARGEST_HALF_PX))
     half = min(half, (min(units.shape) - 1) // 2)
-    drawn = _draw(recorder)
+    drawn = _draw(recorder, min(MOST_S, 60 * PART_OF_TRAINING * minutes))
     terms = _varying(drawn)
     cutouts, values = _cutouts(drawn, units, terms, half)
     count = len(cutouts.images)
@@ -108,13 +114,13 @@ def image_model(recorder: Recorder, units: Units) -> ImageModel:
     return ImageModel(model, "", misfit, count)
 
 
-def _draw(recorder: Recorder) -> list[Drawn]:
+def _draw(recorder: Recorder, most_s: float) -> list[Drawn]:
     """Images, most of them without the noise of DeepTrack's own features."""
     quiet = Recorder(load_pipeline(recorder.loaded.path, recorder.loaded.name))
     _without_noise(quiet)
     drawn: list[Drawn] = []
     begun_s = time.process_time()
-    while len(drawn) < MOST_IMAGES and time.process_time() - begun_s < MOST_S:
+    while not drawn or (len(drawn) < MOST_IMAGES and time.process_time() - begun_s < most_s):
         noisy = len(drawn) < NOISY_PART * MOST_IMAGES and len(drawn) % 5 == 0
         drawn.append((recorder if noisy else quiet).draw(SEED + len(drawn)))
         drawn[-1].views.clear()

@@ -12,6 +12,8 @@ from types import ModuleType
 from typing import Any
 
 from calibration.deeptrack.errors import PipelineError
+from calibration.deeptrack.notebook import SUFFIX as NOTEBOOK
+from calibration.deeptrack.notebook import load_notebook
 from stream.own_code import load_module, where_it_failed
 
 WHAT = "images"
@@ -38,7 +40,7 @@ class Loaded:
 
 
 def split_name(text: str) -> tuple[Path, str]:
-    """The file and the name in it of `pipeline.py:NAME`; "" without a name."""
+    """The file and the name in it of `pipeline.py:NAME`, or of a notebook; "" without a name."""
     head, colon, name = text.rpartition(":")
     if colon and name.isidentifier() and len(head) > 1:  # not the colon of a drive
         return Path(head), name
@@ -57,15 +59,22 @@ def check_deeptrack() -> None:
 def load_pipeline(path: Path, name: str = "") -> Loaded:
     """Run the user's file and find its pipeline: the variable `name`, or the only one that makes images.
 
+    Of a notebook only what that variable needs is run.
+
     Raises `PipelineError` that names the file, and the line where there is one.
     """
     check_deeptrack()
-    if not path.is_file() or path.suffix != ".py":
-        raise PipelineError(f"there is no file {path}; --images names a .py file with a DeepTrack pipeline")
+    if not path.is_file() or path.suffix not in (".py", NOTEBOOK):
+        raise PipelineError(
+            f"there is no file {path}; --images names a .py or .ipynb file with a DeepTrack pipeline"
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # DeepTrack's own, on libraries that it could use
         import deeptrack  # noqa: F401  # before the file, which may do without the import's warnings
-    module = load_module(path, WHAT)
+    if path.suffix == NOTEBOOK:
+        module = load_notebook(path, name, (PIXEL_SIZE, PERIODS, NORMALISE))
+    else:
+        module = load_module(path, WHAT)
     name, feature = _feature(path, module, name)
     return Loaded(
         path,

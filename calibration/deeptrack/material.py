@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,15 +25,21 @@ GATE_OF_DEPTH = 1.0
 
 
 def from_pipeline(
-    path: Path, name: str = "", learn: Sequence[str] = (), pixel_size_um: float | None = None
+    path: Path,
+    name: str = "",
+    learn: Sequence[str] = (),
+    pixel_size_um: float | None = None,
+    minutes: float = math.inf,
 ) -> tuple[Units, Callable[[], Material]]:
     """Run the user's file and look at the first images: the units, and the recipe of the material.
+
+    The training is to take so many `minutes`; a short one looks at fewer.
 
     Raises `PipelineError` for a pipeline that cannot be used.
     """
     recorder = Recorder(load_pipeline(path, name))
     units = survey(recorder, learn, pixel_size_um)
-    found = image_model(recorder, units)
+    found = image_model(recorder, units, minutes)
     if found.model is None:
         log.info("no fit after the network for %s: %s", path, found.reason)
         return units, partial(_material, path, name, units, "")

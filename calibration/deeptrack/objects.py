@@ -6,14 +6,15 @@ sample and the optics, so that the optics image all objects at once, as hologram
 the optics and after them is drawn once and stays, as in one experiment; noise is drawn for each frame.
 
 The shape of a volume does not depend on its place, so it is made once (exact); the field of a Mie sphere is made
-for each frame.
+for each frame. Several microscopes may image one sample, as one for each wavelength of white light: each gets the
+objects as its own optics see them.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from calibration.deeptrack.errors import PipelineError, running
 from calibration.deeptrack.following import FloatArray, array_of
 from calibration.deeptrack.labels import ENDINGS, SAME_PX, unit_of
 from calibration.deeptrack.loading import Loaded, load_pipeline, microscopes_of, split_name
+from calibration.deeptrack.sight import Sight
 from calibration.deeptrack.survey import unit_scale
 
 IntArray = npt.NDArray[np.int64]
@@ -35,8 +37,8 @@ OF_ANY = ("intensity", "refractive_index")
 """Properties of volumes that their classes do not name, but the optics read."""
 MOST_DRAWS = 1000
 """Draws of the pipeline in search of one object; one that gives none so often never gives any."""
-RESTORED = ("output_region", "padding", "voxel_size")
-"""What a microscope changes in its optics when it draws (DeepTrack 2.0.2), and would change again."""
+SAME_PIXEL = 1e-6
+"""Relative difference below which sizes of pixels are the same; they are computed from the same numbers."""
 Mode = Literal["pipeline", "objects", "place"]
 
 
@@ -55,9 +57,12 @@ class Part:
 
 @dataclass(slots=True, eq=False)
 class PipelineObject:
-    """An object: scatterers at one place, such as core and shell of a cell; `kind` numbers its first feature."""
+    """An object: scatterers at one place, such as core and shell of a cell; `kind` numbers its first feature.
 
-    parts: list[Part]
+    Each of `parts` is there once for each microscope, whose optics its properties and its shape depend on.
+    """
+
+    parts: list[tuple[Part, ...]]
     kind: int
     values: dict[str, float] = field(default_factory=dict)
 
@@ -71,35 +76,36 @@ class PipelineObjects:
     def __init__(self, pipeline: str, seed: int = 0) -> None:
         """Load `pipeline.py[:NAME]` and draw it once.
 
-        Raises `PipelineError` for a pipeline that fails, or that cannot be drawn at given places: one with several
-        microscopes, with features between objects and optics, or that moves pixels after them.
+        Raises `PipelineError` for a pipeline that fails, or that cannot be drawn at given places: one with
+        microscopes for several samples, with features between objects and optics, or that moves pixels after them.
         """
         self._loaded: Loaded = load_pipeline(*split_name(pipeline))
         self._feature = self._loaded.feature
-        microscopes = microscopes_of(self._feature)
-        if len(microscopes) != 1:
-            raise self._unfit(f"it has {len(microscopes)} microscopes, and objects are placed in one")
-        self._microscope = microscopes[0]
-        self._sample = self._microscope._sample
+        self._sights = [Sight(each) for each in microscopes_of(self._feature)]
+        self._sample = self._sights[0].microscope._sample
+        if any(each.microscope._sample is not self._sample for each in self._sights):
+            raise self._unfit(
+                f"its {len(self._sights)} microscopes image several samples, and objects are placed in one"
+            )
         self._mode: Mode = "pipeline"
-        self._found: list[Part] = []
-        self._given: dict[int, Any] = {}
-        self._placed: list[tuple[Part, float, float, float]] = []
+        self._found: list[list[Part]] = [[] for _ in self._sights]
+        self._given: dict[int, tuple[Any, Part]] = {}
+        self._placed: list[tuple[tuple[Part, ...], FloatArray, float]] = []
         self._waiting: list[PipelineObject] = []
         self._own: dict[int, PipelineObject] = {}
-        self.pixel_size_um = self._z_step_um = 1.0
-        self._first_px = np.zeros(2)
         self._scatterers = self._watch_scatterers()
         self._refuse_moved()
-        self._microscope._sample = _Sample(self)
+        for number, sight in enumerate(self._sights):
+            sight.microscope._sample = _Sample(self, number)
         with self._drawing(seed):
             self._feature.update()
-            objective = self._microscope._objective
-            self._optics = {name: objective.properties[name]() for name in RESTORED}
-            view = array_of(self._microscope())
+            for sight in self._sights:
+                sight.note_optics()
+            views = [np.squeeze(array_of(sight.microscope())) for sight in self._sights]
             first = self._image(self._feature())
-        if first.shape != np.squeeze(view).shape:
+        if any(first.shape != view.shape for view in views):
             raise self._unfit("it changes the size of images after the optics, which are not followed here")
+        self.pixel_size_um: float = self._loaded.pixel_size_um or self._sights[0].pixel_size_um or 1.0
         self.shape: tuple[int, int] = (first.shape[0], first.shape[1])
         self.first_image = first
         self._waiting += self._as_objects()
@@ -132,15 +138,16 @@ class PipelineObjects:
 
         x and y count from the centre of the first pixel, z from the focus. A particle keeps its object.
         """
-        row, column = y_um / self.pixel_size_um, x_um / self.pixel_size_um
+        places = np.column_stack([y_um, x_um]) / self.pixel_size_um
         self._placed = [
-            (part, float(r) + self._first_px[0], float(c) + self._first_px[1], float(z) / self._z_step_um)
-            for each, r, c, z in zip(self._objects_of(identity), row, column, z_um, strict=True)
+            (part, place, float(z))
+            for each, place, z in zip(self._objects_of(identity), places, z_um, strict=True)
             for part in each.parts
         ]
         self._mode = "place"
         with self._drawing():
-            self._begin_again()
+            for sight in self._sights:
+                sight.begin_again()
             return self._image(self._feature())
 
     def _objects_of(self, identity: IntArray) -> list[PipelineObject]:
@@ -156,52 +163,46 @@ class PipelineObjects:
         for _ in range(MOST_DRAWS):
             if len(self._waiting) >= wanted:
                 return
-            self._mode, self._found, self._given = "objects", [], {}
+            self._mode, self._given = "objects", {}
             with self._drawing():
                 self._sample.update()
-                self._begin_again()
-                try:
-                    self._microscope()
-                except _Enough:
-                    self._waiting += self._as_objects()
+                for sight in self._sights:
+                    sight.begin_again()
+                    with suppress(_Enough):
+                        sight.microscope()
+            self._waiting += self._as_objects()
         raise self._unfit(f"{MOST_DRAWS} of its draws have no object")
 
-    def _begin_again(self) -> None:
-        """Let the microscope, and what comes after it, be evaluated anew with the properties that they have."""
-        for name, value in self._optics.items():
-            self._microscope._objective.properties[name].set_value(value)
-        self._microscope.invalidate()
-
-    def sample(self) -> list[Any]:
-        """What the microscope images, in the middle of its evaluation."""
+    def sample(self, number: int) -> list[Any]:
+        """What a microscope images, in the middle of its evaluation."""
+        sight = self._sights[number]
         if self._mode == "place":
-            return [self._scattered(*placed) for placed in self._placed]
-        self._note_scales()
+            return [
+                self._scattered(parts[number], place + sight.first_px, z_um / sight.z_step_um)
+                for parts, place, z_um in self._placed
+            ]
+        self._note_scales(sight)
         answer = self._sample()
         there = answer if isinstance(answer, list) else [answer]
         if any(id(each) not in self._given for each in there):
             raise self._unfit(
                 "something changes its objects between scatterers and optics, which is not repeated at other places"
             )
-        self._found = [self._given[id(each)] for each in there]
+        self._found[number] = [self._given[id(each)][1] for each in there]
         if self._mode == "objects":
             raise _Enough
         return there
 
-    def _note_scales(self) -> None:
-        from deeptrack.backend.units import get_active_scale, get_active_voxel_size
+    def _note_scales(self, sight: Sight) -> None:
+        down_um, across_um = sight.note_scales()
+        if abs(down_um / across_um - 1.0) > SAME_PIXEL:
+            raise self._unfit(f"its pixels are not square ({down_um:g} x {across_um:g} um)")
+        known = [each.pixel_size_um for each in self._sights if each.pixel_size_um is not None]
+        if max(known) / min(known) - 1.0 > SAME_PIXEL:
+            raise self._unfit(f"its microscopes have pixels of {min(known):g} and {max(known):g} um")
 
-        scale = np.asarray(get_active_scale(), float)
-        voxel_um = 1e6 * np.asarray(get_active_voxel_size(), float) * scale
-        if abs(voxel_um[0] / voxel_um[1] - 1.0) > 1e-6:
-            raise self._unfit(f"its pixels are not square ({voxel_um[0]:g} x {voxel_um[1]:g} um)")
-        region = np.asarray(self._microscope._objective.output_region(), float)[:2] / scale[:2]
-        self._first_px = np.nan_to_num(region)
-        self.pixel_size_um = self._loaded.pixel_size_um or float(voxel_um[0])
-        self._z_step_um = float(voxel_um[2])
-
-    def _scattered(self, part: Part, row: float, column: float, z_px: float) -> Any:
-        properties = {**part.properties, "position": np.array([row, column]), "z": z_px}
+    def _scattered(self, part: Part, place_px: FloatArray, z_px: float) -> Any:
+        properties = {**part.properties, "position": place_px, "z": z_px}
         if part.shape is not None:
             return part.scatterer._wrap_output(part.shape, properties)
         return part.scatterer.liveptv_work([], **properties)[0]
@@ -210,7 +211,10 @@ class PipelineObjects:
         from deeptrack.optical.scatterers import FieldScatterer, Scatterer
 
         found = {
-            id(node): node for node in self._microscope.recurse_dependencies() if isinstance(node, Scatterer)
+            id(node): node
+            for sight in self._sights
+            for node in sight.microscope.recurse_dependencies()
+            if isinstance(node, Scatterer)
         }
         scatterers = sorted(found.values(), key=lambda each: (self._name_of(each), str(type(each))))
         if not scatterers:
@@ -228,35 +232,35 @@ class PipelineObjects:
                 given = scatterer.liveptv_work(inputs, **properties)
             for each in given:
                 part = Part(scatterer, properties, None if is_field else each.array)
-                self._given[id(each)] = part
+                self._given[id(each)] = (each, part)  # kept with it, so that no other one gets its number
             return given
 
         return work
 
     def _as_objects(self) -> list[PipelineObject]:
         """The parts found in a draw, put together by their places."""
-        groups: list[list[Part]] = []
-        for part in self._found:
-            place = _place_of(part)
-            near = (g for g in groups if np.abs(_place_of(g[0]) - place).max() < SAME_PX)
+        groups: list[list[tuple[Part, ...]]] = []
+        for parts in zip(*self._found, strict=True):
+            place = _place_of(parts[0])
+            near = (g for g in groups if np.abs(_place_of(g[0][0]) - place).max() < SAME_PX)
             group = next(near, None)
             if group is None:
-                groups.append([part])
+                groups.append([parts])
             else:
-                group.append(part)
+                group.append(parts)
         objects = []
         for group in groups:
-            kind = next(i for i, each in enumerate(self._scatterers) if each is group[0].scatterer)
+            kind = next(i for i, each in enumerate(self._scatterers) if each is group[0][0].scatterer)
             values: dict[str, float] = {}
-            for part in reversed(group):  # of a property that several parts have, the first one's counts
-                values |= _described(part)
+            for parts in reversed(group):  # of a property that several parts have, the first one's counts
+                values |= _described(parts[0])
             objects.append(PipelineObject(group, kind, values))
         return objects
 
     def _refuse_moved(self) -> None:
         from deeptrack.optical.augmentations import Augmentation
 
-        before = {id(node) for node in self._microscope.recurse_dependencies()}
+        before = {id(node) for each in self._sights for node in each.microscope.recurse_dependencies()}
         for node in self._feature.recurse_dependencies():
             if isinstance(node, Augmentation) and id(node) not in before:
                 raise self._unfit(f"{self._name_of(node)} moves pixels after the optics; leave it out")
@@ -288,14 +292,14 @@ class PipelineObjects:
 class _Sample:
     """Stands between sample and optics; what the optics tell the sample reaches it."""
 
-    def __init__(self, objects: PipelineObjects) -> None:
-        self._objects = objects
+    def __init__(self, objects: PipelineObjects, number: int) -> None:
+        self._objects, self._number = objects, number
 
     def recurse_dependencies(self) -> Any:
         return self._objects._sample.recurse_dependencies()
 
     def __call__(self) -> list[Any]:
-        return self._objects.sample()
+        return self._objects.sample(self._number)
 
 
 def _place_of(part: Part) -> FloatArray:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from calibration.deeptrack.contrast import contrast_of, peaks_of
 from calibration.deeptrack.labels import objects_of
 from calibration.deeptrack.recording import Drawn, Recorder, Symmetry, random_seed
-from calibration.deeptrack.survey import Units
+from calibration.deeptrack.survey import Units, check_size
 from calibration.errors import CalibrationError
 from calibration.matching import nearest_neighbour
 from calibration.synthesis.scene import Particles, Scene
@@ -125,6 +125,7 @@ class PipelineSource:
 
     def _tile(self, drawn: Drawn) -> Tile:
         units = self._units
+        check_size(self._recorder.loaded, drawn.image.shape, units.shape)
         contrast = contrast_of(drawn.image, units.normalisation, units.sign)
         found = objects_of(drawn, units.terms, units.angles)
         counted = np.array([units.sources[number] >= 0 for number in found.source], np.bool_)

@@ -96,15 +96,10 @@ def survey(
 ) -> Units:
     """Draw images and find the units. Raises `PipelineError` for what cannot be trained on."""
     loaded = recorder.loaded
-    drawn, begun_s = [recorder.draw(SEED)], time.process_time()  # the first one also imports and compiles
-    while len(drawn) < images:
-        drawn.append(recorder.draw(SEED + len(drawn)))
-        if len(drawn) >= FEWEST_IMAGES and time.process_time() - begun_s > PATIENCE_S:
-            break
-    draw_s = max((time.process_time() - begun_s) / max(1, len(drawn) - 1), CLOCK_S)
+    drawn, draw_s = _first_images(recorder, images)
     shape = drawn[0].image.shape
-    if any(each.image.shape != shape for each in drawn):
-        raise PipelineError(f"the images of {loaded.path} differ in size; give all the same output_region")
+    for each in drawn:
+        check_size(loaded, each.image.shape, shape)
     if all(math.isnan(each.pixel_size_um[0]) for each in drawn):
         raise PipelineError(
             f"{len(drawn)} images of {loaded.path} show nothing: their microscope was given no scatterer (only "
@@ -167,6 +162,32 @@ def survey(
         first=2 ** _power_of_two(PATIENCE_S / draw_s, FIRST),
         symmetry=Symmetry.NONE if any(angles) else recorder.symmetry,
     )
+
+
+def _first_images(recorder: Recorder, most: int) -> tuple[list[Drawn], float]:
+    """Images, and the processor time to draw one, s.
+
+    There are `most`, or half as many, or ... for slow pipelines: in steps, so that another process of the training,
+    or its continuation, finds the same ranges.
+    """
+    drawn, begun_s = [recorder.draw(SEED)], time.process_time()  # the first one also imports and compiles
+    draw_s = CLOCK_S
+    while len(drawn) < most:
+        drawn.append(recorder.draw(SEED + len(drawn)))
+        draw_s = max((time.process_time() - begun_s) / (len(drawn) - 1), CLOCK_S)
+        if len(drawn) == FEWEST_IMAGES:
+            while most > FEWEST_IMAGES and most * draw_s > PATIENCE_S:
+                most //= 2
+    return drawn, draw_s
+
+
+def check_size(loaded: Loaded, shape: tuple[int, ...], first: tuple[int, ...]) -> None:
+    """Raise `PipelineError` for an image that is not as large as the first."""
+    if shape != first:
+        raise PipelineError(
+            f"the images of {loaded.path} differ in size ({first[1]} x {first[0]} and {shape[1]} x {shape[0]} px); "
+            "give all the same output_region"
+        )
 
 
 def _power_of_two(number: float, ends: tuple[int, int]) -> int:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from calibration.errors import CalibrationError
 from calibration.training import checkpoint
 from calibration.training.checkpoint import Course
 from calibration.training.group.meeting import LostPeerError, PeerFailedError, check_alike, joined
@@ -94,7 +95,7 @@ def run(member: Member, work: Work, messages: Messages, stop: Stop) -> None:
             raise SystemExit(LOST) from error
         messages.put(("elsewhere",))
     except Exception as error:  # any failure must be reported to the process that started the training
-        named = str(error) if isinstance(error, TrainingError) else f"{type(error).__name__}: {error}"
+        named = str(error) if isinstance(error, CalibrationError) else f"{type(error).__name__}: {error}"
         messages.put(("failed", named))
         if spawned:
             raise

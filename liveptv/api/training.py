@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from calibration.training.train import TrainingProgress
-    from liveptv.workflows.train import Trained
+    from liveptv.api.object_models import ObjectModel
+    from liveptv.workflows.examples import Examples
+    from liveptv.workflows.train import PipelineOf, Trained
 
 
 log = logging.getLogger(__name__)
@@ -76,7 +78,7 @@ def train(
     batch: int | None = None,
     overwrite: bool = False,
     on_progress: Callable[[TrainingProgress], None] = lambda progress: None,
-) -> Training:
+) -> Training | ObjectModel:
     """Train a detection network, as `liveptv train` does, and write it.
 
     In a script, call it below `if __name__ == "__main__":` where it uses several processes; a notebook needs
@@ -87,11 +89,13 @@ def train(
     calibration : path, optional
         A calibration file (`.h5`) of images. Give this, `optics`, `images` or `examples`.
     output : path
-        The network's file, `.onnx`; its report goes beside it.
+        The network's file, `.onnx`; its report goes beside it. With `images` and `examples` also `.h5`, an image
+        model for matched filters and fit, which needs no training.
     optics : str, optional
         A `.toml` or `.json` file with the optics, or `"simulated"`.
     images : path, optional
-        A Python file with a DeepTrack pipeline, `"pipeline.py"` or `"pipeline.py:NAME"`; its code is run.
+        A Python file with a DeepTrack pipeline, `"pipeline.py"`, `"pipeline.py:NAME"` or `"notebook.ipynb:NAME"`;
+        its code is run.
     learn : sequence of str
         Properties of the pipeline's objects to learn beside place and kind, such as `["radius"]`.
     examples : sequence of path
@@ -118,8 +122,9 @@ def train(
 
     Returns
     -------
-    Training
-        `.model`, `.report`, `.missed`, `.false`, `.to_pandas()`, `.plot()`.
+    Training or ObjectModel
+        `.model`, `.to_pandas()`, `.plot()`, and of a network `.report`, `.missed`, `.false`, of an image model
+        `.found`, what it is in words.
 
     Raises
     ------
@@ -132,6 +137,7 @@ def train(
     """
     from liveptv.models import SHIPPED_MODEL
     from liveptv.workflows.examples import Examples, recipe_of
+    from liveptv.workflows.object_model import SUFFIXES
     from liveptv.workflows.train import check_libraries, recipe_for, settings_for, train_model
     from liveptv.workflows.train_volumes import is_for_volumes
 
@@ -140,7 +146,8 @@ def train(
         raise ConfigurationError(
             "this is a calibration of volumes; train on it with the command liveptv train"
         )
-    if target.suffix.lower() != ".onnx":
+    of_objects = (images is not None or bool(examples)) and target.suffix.lower() in SUFFIXES
+    if not of_objects and target.suffix.lower() != ".onnx":
         raise ConfigurationError(f"the network is written as an .onnx file; {target} must end in .onnx")
     if size not in ("small", "large"):
         raise ConfigurationError(f"size must be small or large, not {size!r}")
@@ -148,6 +155,8 @@ def train(
         raise ConfigurationError("give either a calibration, optics, images or examples to train on")
     seen = Examples(tuple(map(Path, examples)), pixel_size_um=pixel_size_um)
     pipeline = _pipeline(images, learn, None if examples else pixel_size_um)
+    if of_objects:
+        return _object_model(target, seen if examples else pipeline, minutes, overwrite)
     if start is None:
         begin = SHIPPED_MODEL if size == "small" and images is None else None
     else:
@@ -156,13 +165,29 @@ def train(
     refuse_to_replace(target, source, begin, *seen.paths)
     writable(target, overwrite)
     with claimed(target, "liveptv.train"):
-        recipe, digest = recipe_of(seen, log.info) if examples else recipe_for(source, optics, pipeline)
+        recipe, digest = (
+            recipe_of(seen, log.info) if examples else recipe_for(source, optics, pipeline, minutes)
+        )
         settings = settings_for(
             minutes, size, seed=seed, steps=steps, processes=processes, batch=batch, start_from=begin
         )
         found = train_model(target, recipe, digest, settings, on_progress)
     assert found is not None  # one process of several that were launched
     return Training(found)
+
+
+def _object_model(
+    target: Path, source: PipelineOf | Examples, minutes: float, overwrite: bool
+) -> ObjectModel:
+    from liveptv.api.object_models import ObjectModel
+    from liveptv.workflows.examples import Examples
+    from liveptv.workflows.object_model import make_any_object_model
+
+    paths = source.paths if isinstance(source, Examples) else (source.path,)
+    refuse_to_replace(target, *paths)
+    writable(target, overwrite)
+    with claimed(target, "liveptv.train"):
+        return ObjectModel(target, make_any_object_model(target, source, log.info, minutes, overwrite))
 
 
 def _pipeline(

@@ -55,7 +55,7 @@ def train(
         str | None,
         typer.Option(
             help="instead of a calibration: a .py file with a DeepTrack pipeline, whose code is run; "
-            "`pipeline.py:NAME` names one of several"
+            "`pipeline.py:NAME` names one of several, `notebook.ipynb:NAME` one of a notebook"
         ),
     ] = None,
     learn: Annotated[
@@ -141,7 +141,8 @@ def train(
             if sum(each is not None for each in (calibration, optics, images, examples or None)) > 1:
                 raise ConfigurationError(ONE_SOURCE)
             seen = _examples_of(examples, at, background, pixel_size)
-            _make_object_model(output, _pipeline_of(images, learn, pixel_size, says=True), seen, overwrite)
+            pipeline = _pipeline_of(images, learn, pixel_size, says=True)
+            _make_object_model(output, pipeline, seen, minutes, overwrite)
             return 0
         if output.suffix.lower() != ".onnx":
             raise ConfigurationError(f"the network is written as an .onnx file; {output} must end in .onnx")
@@ -171,7 +172,7 @@ def train(
         elif seen is not None:
             recipe, digest = recipe_of(seen, _say if first else lambda _line: None)
         else:
-            recipe, digest = recipe_for(calibration, optics, pipeline)
+            recipe, digest = recipe_for(calibration, optics, pipeline, minutes)
         on_gpu = torch.cuda.is_available()
         if member is not None:
             processes = member.size
@@ -213,18 +214,14 @@ def train(
 
 
 def _make_object_model(
-    output: Path, pipeline: PipelineOf | None, seen: Examples | None, overwrite: bool
+    output: Path, pipeline: PipelineOf | None, seen: Examples | None, minutes: float, overwrite: bool
 ) -> None:
-    from liveptv.workflows.examples import make_model_of_examples
-    from liveptv.workflows.object_model import make_object_model
+    from liveptv.workflows.object_model import make_any_object_model
 
     refuse_to_replace(output, *(seen.paths if seen is not None else ()), pipeline and pipeline.path)
     writable(output, overwrite)
     with claimed(output, "liveptv train"):
-        if seen is not None:
-            make_model_of_examples(output, seen, _say, overwrite)
-        elif pipeline is not None:
-            _say(make_object_model(output, pipeline, overwrite))
+        _say(make_any_object_model(output, pipeline or seen, _say, minutes, overwrite))
     console.print(f"image model written to {escape(str(output))}", soft_wrap=True)
 
 

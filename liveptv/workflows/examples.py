@@ -103,8 +103,8 @@ def recipe_of(given: Examples, say: Callable[[str], None]) -> tuple[Recipe, str]
 
 def make_model_of_examples(
     output: Path, given: Examples, say: Callable[[str], None], overwrite: bool = False
-) -> None:
-    """Write the image model of the examples; `say` gets a line for each of them, and what the model is.
+) -> str:
+    """Write the image model of the examples; returns what was found, in words. `say` gets a line for each example.
 
     Raises `ConfigurationError` where they have none, and what `recipe_of` raises.
     """
@@ -116,7 +116,7 @@ def make_model_of_examples(
     if found.model is None:
         raise ConfigurationError(f"no image model: {found.words}; {MORE_BY_NETWORK}")
     write_object_model(output, found.model, _made_from(given, examples), overwrite)
-    say(found.words)
+    return found.words
 
 
 def _made_from(given: Examples, examples: Sequence[Example]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tomllib
 from collections.abc import Callable
@@ -117,9 +118,13 @@ def read_optics(text: str) -> OpticsModel:
 
 
 def recipe_for(
-    calibration: Path | None, optics: str | None, pipeline: PipelineOf | None = None
+    calibration: Path | None,
+    optics: str | None,
+    pipeline: PipelineOf | None = None,
+    minutes: float = math.inf,
 ) -> tuple[Recipe, str]:
-    """What to train on, and the SHA-256 of the calibration's or the pipeline's file ("" for optics)."""
+    """What to train on in so many minutes, and the SHA-256 of the calibration's or the pipeline's file ("" for
+    optics)."""
     from calibration.calibration_file import read_calibration
     from calibration.training.material import from_calibration, from_optics
     from liveptv.session.provenance import sha256
@@ -127,7 +132,7 @@ def recipe_for(
     if pipeline is not None:
         from calibration.deeptrack.material import from_pipeline
 
-        return from_pipeline(*pipeline)[1], sha256(pipeline.path)
+        return from_pipeline(*pipeline, minutes)[1], sha256(pipeline.path)
     if calibration is not None:
         read_calibration(calibration)
         return from_calibration(calibration, f"calibration {calibration.name}"), sha256(calibration)

@@ -253,6 +253,30 @@ def test_a_property_that_cannot_be_learnt_is_refused(tmp_path, learn, message):
         survey(recorder, [learn], images=4)
 
 
+def test_an_image_of_another_size_after_many_is_refused_not_cropped(tmp_path):
+    text = BEADS + "import itertools\nnumber = itertools.count()\npipeline = optics(bead) >> dt.Lambda(\n"
+    text += "    lambda: lambda image: image if next(number) < 30 else image[:40])\n"
+    recorder = recorder_of(tmp_path, text)
+    units = survey(recorder, images=10)
+    source = PipelineSource(recorder, units)
+    with pytest.raises(PipelineError, match="differ in size"):
+        _draw_many(source, 640)
+
+
+def _draw_many(source, crops):
+    rng = np.random.default_rng(0)
+    for _ in range(crops // 16):
+        source.draw(rng, (32, 32), 16)
+
+
+def test_a_crop_need_not_have_an_object(tmp_path):
+    units = survey(recorder_of(tmp_path, BEADS + "pipeline = optics(bead)"), images=10)
+    recorder = recorder_of(tmp_path, BEADS + "pipeline = optics(bead ^ 0) >> dt.Gaussian(sigma=0.05)")
+    scene = PipelineSource(recorder, units, keeps=False).draw(np.random.default_rng(0), (64, 64), 4)
+    assert len(scene.particles.x_px) == 0
+    assert scene.images.shape == (4, 64, 64)
+
+
 def test_an_angle_cannot_be_learnt_where_the_pipeline_turns_images(tmp_path):
     text = BEADS.replace("dt.Sphere(", "dt.Ellipse(rotation=lambda: np.random.rand(),") + (
         "pipeline = optics(bead) >> dt.FlipLR(p=1.0) >> dt.Gaussian(sigma=0.1)"

@@ -41,6 +41,15 @@ HOLOGRAM = (
     "radius=lambda: np.random.uniform(2e-7, 5e-7), refractive_index=lambda: np.random.uniform(1.42, 1.6))\n"
     "pipeline = optics(bead ^ 3)\n"
 )
+WHITE = (
+    HEAD + "light = [dt.Brightfield(NA=0.9, wavelength=w, resolution=1e-6, magnification=10, "
+    "output_region=(0, 0, 48, 64)) for w in (4e-7, 6e-7)]\n"
+    "bead = dt.{bead}(position=lambda: np.random.uniform(8, 40, 2), z=lambda: np.random.uniform(-8, 8), "
+    "radius=lambda: np.random.uniform(2e-7, 5e-7), refractive_index=1.45)\n"
+    "sample = bead ^ 3\n"
+    "pipeline = sum([each(sample) for each in light]) >> dt.Multiply(0.5)\n"
+)
+WHITE_VOLUMES, WHITE_FIELDS = (WHITE.replace("{bead}", bead) for bead in ("Sphere", "MieSphere"))
 TWO_KINDS = (
     HEAD + FLUORESCENCE + "bead = dt.Sphere(position=lambda: np.random.uniform(8, 40, 2), radius=5e-7)\n"
     "rod = dt.Ellipsoid(position=lambda: np.random.uniform(8, 40, 2), radius=(1e-6, 3e-7, 3e-7), "
@@ -62,14 +71,14 @@ def written(folder: Path, text: str, upscale: int = 1) -> str:
 
 @pytest.mark.parametrize(
     ("text", "upscale"),
-    [(BEADS, 1), (BEADS, 2), (HOLOGRAM, 1), (CELL, 1)],
-    ids=["beads", "fine", "hologram", "cell"],
+    [(BEADS, 1), (BEADS, 2), (HOLOGRAM, 1), (CELL, 1), (WHITE_VOLUMES, 1), (WHITE_FIELDS, 1)],
+    ids=["beads", "fine", "hologram", "cell", "two wavelengths", "holograms at two wavelengths"],
 )
 def test_objects_put_where_the_pipeline_had_them_give_the_pipelines_own_image(tmp_path, text, upscale):
     objects = PipelineObjects(written(tmp_path, text, upscale), 3)
     drawn = objects._waiting[: {CELL: 2}.get(text, 3)]
     objects._own = dict(enumerate(drawn))
-    places = [each.parts[0].properties for each in drawn]
+    places = [each.parts[0][0].properties for each in drawn]
     row, column = np.array([np.ravel(p["position"])[:2] for p in places], float).T
     depth = np.array([float(p.get("z", 0.0)) for p in places])
     pixel = objects.pixel_size_um
@@ -130,13 +139,13 @@ def test_an_image_without_objects_is_the_background(tmp_path):
     [
         ("pipeline = optics(bead ^ 3) >> dt.FlipLR()", "moves pixels"),
         ("pipeline = optics(bead ^ 3) >> dt.Lambda(lambda: lambda image: image[:24])", "changes the size"),
-        ("pipeline = optics(bead ^ 3) + optics2(bead ^ 3)\n", "2 microscopes"),
+        ("pipeline = optics(bead ^ 3) + optics2(bead ^ 3)\n", "several samples"),
         (
             "pipeline = optics((bead ^ 3) >> dt.Lambda(lambda: lambda s: s.__class__(s.array * 2, s.properties)))",
             "changes its objects",
         ),
     ],
-    ids=["flip", "smaller", "two microscopes", "changed objects"],
+    ids=["flip", "smaller", "two samples", "changed objects"],
 )
 def test_a_pipeline_that_cannot_be_drawn_at_given_places_is_refused(tmp_path, change, why):
     text = (

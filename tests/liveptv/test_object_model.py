@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import liveptv
 from engines.factory import open_engine
 from engines.settings import DetectorSettings
 from stream.errors import ConfigurationError
@@ -62,12 +63,14 @@ def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_objects_are_found_with_their_radius_after_a_look_at_the_pipeline(
     pipeline: Path, tmp_path: Path
 ) -> None:
-    from liveptv.workflows.object_model import make_object_model
-    from liveptv.workflows.train import PipelineOf
-
     model = tmp_path / "objects.h5"
-    said = make_object_model(model, PipelineOf(pipeline, "round_ones"))
-    assert "images change with radius" in said
+    made = liveptv.train(images=f"{pipeline}:round_ones", output=model)
+    assert isinstance(made, liveptv.ObjectModel)
+    assert "images change with radius" in made.found
+    table = made.to_pandas()
+    assert table.columns.tolist() == ["radius", "peak"]
+    assert (table.peak > 0).all()
+    made.plot()
     rows, columns = np.mgrid[:64, :64]
     light = 300 * (1 + 0.8 * np.exp(-((rows - 30.3) ** 2 + (columns - 33.6) ** 2) / (2 * 2.2**2)))
     image = np.random.default_rng(0).poisson(light).astype(np.uint16)
