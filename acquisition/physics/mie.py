@@ -31,15 +31,17 @@ def mie_coefficients(size_parameter: float, relative_index: float) -> tuple[Comp
     x, m = size_parameter, relative_index
     n = np.arange(1, int(x + 4.05 * x ** (1 / 3) + 2) + 1)
 
-    def psi(argument: float) -> tuple[FloatArray, FloatArray]:
-        j = special.spherical_jn(n, argument)
-        return argument * j, j + argument * special.spherical_jn(n, argument, derivative=True)
+    orders = np.concatenate([[0.5], n + 0.5])
 
-    y = special.spherical_yn(n, x)
-    psi_x, psi_x_slope = psi(x)
-    psi_mx, psi_mx_slope = psi(m * x)
-    xi = psi_x + 1j * x * y
-    xi_slope = psi_x_slope + 1j * (y + x * special.spherical_yn(n, x, derivative=True))
+    def riccati(bessel: np.ufunc, argument: float) -> tuple[FloatArray, FloatArray]:
+        """sqrt(pi r / 2) of Bessel functions of half orders, and the derivatives, by recurrence."""
+        values = np.sqrt(np.pi * argument / 2) * bessel(orders, argument)
+        return values[1:], values[:-1] - n / argument * values[1:]
+
+    psi_x, psi_x_slope = riccati(special.jv, x)
+    psi_mx, psi_mx_slope = riccati(special.jv, m * x)
+    chi_x, chi_x_slope = riccati(special.yv, x)
+    xi, xi_slope = psi_x + 1j * chi_x, psi_x_slope + 1j * chi_x_slope
     a = (m * psi_mx * psi_x_slope - psi_x * psi_mx_slope) / (m * psi_mx * xi_slope - xi * psi_mx_slope)
     b = (psi_mx * psi_x_slope - m * psi_x * psi_mx_slope) / (psi_mx * xi_slope - m * xi * psi_mx_slope)
     return a.astype(complex), b.astype(complex)
