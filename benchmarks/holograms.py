@@ -315,7 +315,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=100, help="independent images")
     parser.add_argument("--seeds", type=int, default=4, help="videos")
-    parser.add_argument("--model", type=Path, help="a network trained on examples/pages/holograms_spheres.py")
+    parser.add_argument("--model", type=Path, help="a network trained on examples/holograms_spheres.py")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     options = parser.parse_args()
     rows = bounds()
