@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 from scipy import special
@@ -33,7 +31,7 @@ def mie_coefficients(size_parameter: float, relative_index: float) -> tuple[Comp
     x, m = size_parameter, relative_index
     n = np.arange(int(x + 4.05 * x ** (1 / 3) + 2) + 1)
 
-    def riccati(function: Any, argument: float) -> tuple[FloatArray, FloatArray]:
+    def riccati(function: np.ufunc, argument: float) -> tuple[FloatArray, FloatArray]:
         """r f_n(r) and its slope by r, r f_(n-1)(r) - n f_n(r), of a spherical Bessel function f."""
         times_r = np.sqrt(0.5 * np.pi * argument) * function(n + 0.5, argument)
         return times_r[1:], times_r[:-1] - n[1:] / argument * times_r[1:]
