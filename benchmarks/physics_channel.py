@@ -5,6 +5,7 @@ seen with Gaussian errors. `profile` has the protocol of Franchini & Krevor (202
 frames each, a channel of 7 x 3 mm with 2.3 mL/h, 200 particles in the image, errors as benchmarks/channel.py
 measured. `errors` compares the actual with the stated errors over many seeds in a tilted channel of 400 x 100 um
 of unknown size. `told` runs live for 60 s: how soon is a flow that is not the model told, and is a clean one.
+`named` says what explains it, from 200 and 500 tracks, and fits slip and flow index together.
 `enough` ends runs when a quantity is known as well as asked. `trapezoid` compares with another method. `cost` is
 processor time with 2,000 tracks alive.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,9 +37,11 @@ from tracking.physics.channel.derived import (
     velocity_along,
     wall_shear,
 )
+from tracking.physics.channel.extended import explanation
 from tracking.physics.channel.fit import ChannelFit, fit_channel
+from tracking.physics.channel.misfit import misfit
 from tracking.physics.channel.model import flow_of, velocity_at
-from tracking.physics.channel.parameters import UNKNOWN, VELOCITY, Known, prior_of
+from tracking.physics.channel.parameters import INDEX, SLIP, UNKNOWN, VELOCITY, Known, prior_of
 from tracking.physics.live.channel import LiveChannel
 from tracking.physics.live.findings import FlowFindings
 from tracking.physics.live.follower import FlowFollower, LiveFlow
@@ -185,6 +189,39 @@ def told(case: str, seed: int, alive: int = 300, seconds: float = 60.0) -> dict[
     }  # fmt: skip
 
 
+def named(case: str, tracks: int, seeds: int) -> dict[str, Any]:
+    """How often which explanation is given of a flow."""
+    channel = CASES[case]
+    reasons: Counter[str] = Counter()
+    for seed in range(seeds):
+        found = velocities(channel, tracks, seed)
+        fit = fit_channel(found, channel.section, prior_of(channel.section), reference_x_um=0.0)
+        why = explanation(fit, misfit(fit))
+        reasons["nothing told" if why is None else why.reason] += 1
+    return {"case": "named", "flow": case, "tracks": tracks, "seeds": seeds, "reasons": dict(reasons)}
+
+
+def both(case: str, tracks: int, seeds: int) -> dict[str, Any]:
+    """Slip and flow index fitted together: what is found, actual and stated errors, and how they go together."""
+    channel = CASES[case]
+    prior = prior_of(channel.section, {"slip_um": Known(0.0, UNKNOWN), "flow_index": Known(1.0, UNKNOWN)})
+    rows = []
+    for seed in range(seeds):
+        found = velocities(channel, tracks, seed)
+        fit = fit_channel(found, channel.section, prior, reference_x_um=0.0)
+        own = fit.covariance[np.ix_([SLIP, INDEX], [SLIP, INDEX])]
+        together = own[0, 1] / np.sqrt(own[0, 0] * own[1, 1])
+        rows.append([*fit.theta[[SLIP, INDEX]], *np.sqrt(np.diag(own)), together])
+    slip, index, slip_error, index_error, together = np.array(rows).T
+    return {
+        "case": "both", "flow": case, "tracks": tracks, "seeds": seeds, "slip_um": float(slip.mean()),
+        "slip_rms_error_um": float(np.sqrt(np.mean((slip - channel.slip_um) ** 2))),
+        "slip_stated_um": float(np.sqrt(np.mean(slip_error**2))), "flow_index": float(index.mean()),
+        "index_rms_error": float(np.sqrt(np.mean((index - channel.flow_index) ** 2))),
+        "index_stated": float(np.sqrt(np.mean(index_error**2))), "correlation": float(together.mean()),
+    }  # fmt: skip
+
+
 def ends(seed: int, alive: int = 100, most_s: float = 40.0) -> dict[str, dict[str, float]]:
     """When a measurement ends that asks for an error (`ASKED`), and what its error is then, of each quantity.
 
@@ -329,7 +366,7 @@ def _short(value: Any) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    cases = ["trapezoid", "cost", "errors", "told", "enough", "profile"]
+    cases = ["trapezoid", "cost", "errors", "told", "named", "enough", "profile"]
     parser.add_argument("--only", choices=cases, action="append")
     parser.add_argument("--seeds", type=int, default=100, help="of `errors`")
     parser.add_argument("--tracks", type=int, default=500, help="of `errors`")
@@ -339,6 +376,7 @@ def main() -> None:
         "--others", type=int, default=3, help="runs of `told` for each flow that is not the model"
     )
     parser.add_argument("--json", type=Path, help="write the rows to this file")
+    parser.add_argument("--names", type=int, default=20, help="seeds of `named`")
     parser.add_argument("--ends", type=int, default=60, help="seeds of `enough`")
     options = parser.parse_args()
     chosen = options.only or cases
@@ -353,6 +391,9 @@ def main() -> None:
         for case in CASES:
             runs = options.clean if case == "clean" else options.others
             rows += [told(case, seed) for seed in range(runs)]
+    if "named" in chosen:
+        rows += [named(case, tracks, options.names) for tracks in (200, 500) for case in CASES]
+        rows += [both(case, 500, options.names // 4) for case in list(CASES)[:3]]
     if "enough" in chosen:
         rows += enough(options.ends)
     if "profile" in chosen:

@@ -49,7 +49,7 @@ def quantities(fit: ChannelFit) -> dict[str, float]:
     }
 
 
-def case_of(name: str, plan: Plan, seeds: int) -> list[dict[str, Any]]:
+def case_of(name: str, plan: Plan, seeds: range) -> list[dict[str, Any]]:
     """A row for each quantity: planned error over the scatter of the results."""
     found = outcome(plan)
     assert found is not None
@@ -57,7 +57,7 @@ def case_of(name: str, plan: Plan, seeds: int) -> list[dict[str, Any]]:
     planned = errors_of(found.fit, tuple(truth))
     rows: list[dict[str, float]] = []
     numbers = []
-    for seed in range(seeds):
+    for seed in seeds:
         tracks = planned_velocities(plan, seed)
         numbers.append(len(tracks))
         rows.append(quantities(fit_channel(tracks, SECTION, plan.prior, reference_x_um=0.0)))
@@ -68,7 +68,8 @@ def case_of(name: str, plan: Plan, seeds: int) -> list[dict[str, Any]]:
         actual = float(np.sqrt(np.mean(off**2)))
         result.append(
             {
-                "case": name, "quantity": quantity, "seeds": seeds, "planned": planned[quantity], "actual": actual,
+                "case": name, "quantity": quantity, "first_seed": seeds.start, "seeds": len(seeds),
+                "planned": planned[quantity], "actual": actual,
                 "planned_over_actual": planned[quantity] / actual, "tracks_planned": float(found.tracks.sum()),
                 "tracks": float(np.mean(numbers)),
             }
@@ -79,9 +80,12 @@ def case_of(name: str, plan: Plan, seeds: int) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=200)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--only", choices=list(CASES), action="append")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     options = parser.parse_args()
-    rows = [row for name, plan in CASES.items() for row in case_of(name, plan, options.seeds)]
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    rows = [row for name in options.only or CASES for row in case_of(name, CASES[name], seeds)]
     for row in rows:
         print(
             f"{row['case']}, {row['quantity']}: planned {row['planned']:.3g}, actual {row['actual']:.3g}, "

@@ -28,8 +28,14 @@ class Liquid:
 
     def at(self, position_um: np.ndarray) -> np.ndarray:
         """Velocity (3, N) at positions (3, N); 0 outside."""
-        matrix, _ = self.domain.interpolation(position_um)
-        return (matrix @ self.velocity.T).T
+        column, weight, _ = self.domain.weights(position_um)
+        return np.stack([(one[column] * weight).sum(axis=(1, 2)) for one in self.velocity])
+
+    def holds(self, position_um: np.ndarray) -> np.ndarray:
+        """Which positions (3, N) are in the liquid."""
+        x, y = position_um[:2] / self.domain.unit_um
+        above = position_um[2] - self.domain.region.floor_um
+        return (self.domain.finder(x, y) >= 0) & (above >= 0) & (above <= self.domain.region.depth_um)
 
 
 def anywhere(region: Region, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -73,13 +79,13 @@ def detections(
         found = place + astray * frame / frame_rate_hz + rng.normal(size=place.shape) * sigma
         rows.append((np.flatnonzero(alive), np.full(alive.sum(), frame / frame_rate_hz),
                      found[:, alive], sigma[:, alive]))  # fmt: skip
+        moving = np.flatnonzero(alive & ~still)
         for _ in range(substeps):
-            middle = place + liquid.at(place) * step_s / 2.0
+            here = place[:, moving]
+            middle = here + liquid.at(here) * step_s / 2.0
             move = liquid.at(middle) * step_s
-            move += rng.normal(0, np.sqrt(2 * diffusion_um2_s * step_s), place.shape)
-            moved = place + move * (alive & ~still)
-            held = liquid.domain.interpolation(moved)[1]  # a particle that would enter a wall stays
-            place = np.where(held, moved, place)
+            moved = here + move + rng.normal(0, np.sqrt(2 * diffusion_um2_s * step_s), here.shape)
+            place[:, moving] = np.where(liquid.holds(moved), moved, here)  # one that would enter a wall stays
     return {
         "track": np.concatenate([row[0] for row in rows]),
         "time_s": np.concatenate([row[1] for row in rows]),

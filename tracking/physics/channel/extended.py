@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,8 @@ FloatArray = npt.NDArray[np.float64]
 
 NAMED = ("slip_um", "flow_index")
 """Parameters that may explain why the flow is not the plain one."""
-OTHER, EITHER = "other", "either"
+OTHER: Final = "other"
+EITHER: Final = "either"
 Reason = Literal["slip_um", "flow_index", "other", "either"]
 SURE = 0.01
 """Probability that of two explanations that are equally far from the truth one is named."""

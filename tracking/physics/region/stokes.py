@@ -91,13 +91,11 @@ class Domain:
         along = [csr_array(kron(form.assemble(*bases), flat)) for form in (_along_x, _along_y)]
         return along[0], along[1], csr_array(kron(mass.assemble(*bases), slope))
 
-    def interpolation(
+    def weights(
         self, position_um: FloatArray, derivative: int = 0
-    ) -> tuple[csr_array, npt.NDArray[np.bool_]]:
-        """The matrix (N, nodes * functions) that gives a velocity at positions (3, N), and which are in the region.
-
-        `derivative` 1 gives its derivative along z, 1/um of it. Rows of positions outside are 0.
-        """
+    ) -> tuple[npt.NDArray[np.int64], FloatArray, npt.NDArray[np.bool_]]:
+        """Which coefficients (N, nodes of a triangle, functions) count at positions (3, N), what for in the velocity
+        there, or its `derivative` along z, 1/um of it, and which positions are in the region; 0 outside."""
         x, y = position_um[:2] / self.unit_um
         z = (position_um[2] - self.region.floor_um) / self.unit_um - 1.0
         found = self.finder(x, y)
@@ -106,11 +104,18 @@ class Domain:
         shares = np.stack([element.lbasis(np.stack(local), i)[0] for i in range(len(element.doflocs))])
         known = (found >= 0) & (np.abs(z) <= 1.0)
         up = velocity_functions(np.clip(z, -1.0, 1.0), self.functions, derivative) / self.unit_um**derivative
-        weight = (shares * known).T[:, :, None] * up[:, None, :]
         node = self.velocity_basis.element_dofs[:, found].T
         column = node[:, :, None] * self.functions + np.arange(self.functions)
-        row = np.broadcast_to(np.arange(x.size)[:, None, None], column.shape)
-        size = (x.size, self.velocity_basis.N * self.functions)
+        return column, (shares * known).T[:, :, None] * up[:, None, :], known
+
+    def interpolation(
+        self, position_um: FloatArray, derivative: int = 0
+    ) -> tuple[csr_array, npt.NDArray[np.bool_]]:
+        """The matrix (N, nodes * functions) that gives a velocity at positions (3, N), and which are in the region;
+        see `weights`."""
+        column, weight, known = self.weights(position_um, derivative)
+        row = np.broadcast_to(np.arange(known.size)[:, None, None], column.shape)
+        size = (known.size, self.velocity_basis.N * self.functions)
         return csr_array((weight.ravel(), (row.ravel(), column.ravel())), shape=size), known
 
 
