@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stream.messages import FrameInfo, Tracks
 from tracking.control.controllers.sufficiency import Sufficiency
 from tracking.control.controllers.time_left import TimeLeft
-from tracking.control.settings import Enough
+from tracking.control.protocol_settings import Enough
 
 
 @given(st.floats(0.0, 0.9), st.floats(0.1, 100.0), st.floats(3.0, 60.0), st.floats(0.2, 0.95))
