@@ -23,6 +23,17 @@ def test_the_time_left_is_right_for_errors_that_fall_to_what_stays(stays, falls,
     assert left.left_s() == pytest.approx(now_s / part - now_s, rel=1e-3, abs=1e-3)
 
 
+@given(st.floats(0.0, 5.0), st.floats(1.0, 50.0), st.integers(4, 40), st.floats(0.3, 0.95))
+def test_the_time_left_is_right_for_tracks_that_come_in_late(lag_s, per_s, fits, part):
+    known = [per_s * (number + 1) for number in range(fits)]  # a second apart, from 1 s after the lag on
+    wanted = math.sqrt(part / known[-1])
+    left = TimeLeft(wanted)
+    for number, information in enumerate(known):
+        left.add(5.0, 5.0 + lag_s + number + 1, math.sqrt(1.0 / information))
+    assert left.left_s() == pytest.approx(fits / part - fits, rel=1e-3, abs=1e-3)
+    assert left.known_at_s() == pytest.approx(5.0 + lag_s + fits / part, rel=1e-3)
+
+
 def test_an_error_that_stays_above_the_wanted_one_has_no_end():
     left = TimeLeft(0.5)
     for time_s in range(1, 30):
