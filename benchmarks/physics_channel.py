@@ -30,7 +30,7 @@ from harmonic_series import HarmonicSeries
 from stream.messages import Tracks
 from tracking.analysis.velocity import per_track_summary, velocity_profile
 from tracking.control.controllers.sufficiency import QUANTITIES, Sufficiency
-from tracking.control.settings import Enough
+from tracking.control.protocol_settings import Enough
 from tracking.physics.channel.derived import (
     flow_rate_ul_s,
     pressure_gradient_pa_m,

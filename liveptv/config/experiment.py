@@ -23,7 +23,8 @@ from liveptv.config.sections import (
 from stream.security import HOW_TO_MAKE_KEYS
 from stream.settings import Section
 from stream.sockets import LinkAddress
-from tracking.control.settings import ControllerSettings, ProtocolSettings
+from tracking.control.protocol_settings import ProtocolSettings
+from tracking.control.settings import ControllerSettings
 from tracking.physics.diffusion.settings import DiffusionSettings
 from tracking.physics.live.settings import FlowSettings
 from tracking.settings import TrackerSettings

@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from stream.settings import Section
-from tracking.control.settings import Foci
+from tracking.control.protocol_settings import Foci
 
 MOST_SLICES = 200
 

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from tracking.control.settings import KINDS, ControllerSettings, Foci
+from tracking.control.protocol_settings import Foci
+from tracking.control.settings import KINDS, ControllerSettings
 
 # Endings of names and the units that they stand for; the page's scripts get this table with the forms.
 UNITS = (

@@ -14,7 +14,7 @@ from liveptv.config import Experiment
 from liveptv.config.plan_settings import PlanSettings
 from liveptv.planning.earlier_run import EarlierRun, earlier_run
 from stream.errors import ConfigurationError
-from tracking.control.settings import Foci
+from tracking.control.protocol_settings import Foci
 from tracking.physics.channel.derived import UM3_PER_UL
 from tracking.physics.channel.parameters import (
     CENTER,

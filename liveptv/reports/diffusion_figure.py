@@ -39,13 +39,14 @@ def diffusion_map_figure(over_image: PlaneMap) -> Figure:
         drawn = axes.pcolormesh(
             over_image.x_um, over_image.y_um, np.ma.masked_invalid(values), cmap="viridis"
         )
-        figure.colorbar(drawn, ax=axes, label=name)
-        axes.set(xlabel="x (µm)", ylabel="y (µm)", aspect="equal")
+        figure.colorbar(drawn, ax=axes, label=name, shrink=0.8)
+        axes.set(xlabel="x (µm)", aspect="equal")
         hatch_empty(axes)
     for row, column in np.argwhere(over_image.differs):
         corner = over_image.x_um[column], over_image.y_um[row]
         size = np.diff(over_image.x_um)[column], np.diff(over_image.y_um)[row]
         left.add_patch(Rectangle(corner, *size, fill=False, edgecolor=INK, lw=1.5))
+    left.set_ylabel("y (µm)")
     left.invert_yaxis()  # as in the image
     return figure
 

@@ -10,7 +10,7 @@ from liveptv.files import RunFiles
 from liveptv.workflows.run import add_control_record
 from stream.errors import ConfigurationError
 from tracking.control.controllers.protocol_run import slices_of
-from tracking.control.settings import Enough, ProtocolSettings, StepSettings
+from tracking.control.protocol_settings import Enough, ProtocolSettings, StepSettings
 from tracking.trajectories.concatenation import join
 from tracking.trajectories.control_record import read_control
 from tracking.trajectories.recovery import recover

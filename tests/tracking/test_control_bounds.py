@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from stream.errors import ConfigurationError, LivePTVError
 from stream.messages import Command, CommandKind
-from tracking.control.settings import KINDS, ControllerSettings, ProtocolSettings
+from tracking.control.protocol_settings import ProtocolSettings
+from tracking.control.settings import KINDS, ControllerSettings
 from tracking.control.switch import ControllerSwitch
 
 FLOW = {"target_um_s": 75.0, "max_flow_ul_s": 0.1}

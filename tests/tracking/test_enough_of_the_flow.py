@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stream.messages import FrameInfo, Tracks
 from tracking.control.controllers.sufficiency import Sufficiency
 from tracking.control.controllers.time_left import TimeLeft
-from tracking.control.settings import Enough
+from tracking.control.protocol_settings import Enough
 
 
 @given(st.floats(0.0, 0.9), st.floats(0.1, 100.0), st.floats(3.0, 60.0), st.floats(0.2, 0.95))
@@ -21,6 +21,17 @@ def test_the_time_left_is_right_for_errors_that_fall_to_what_stays(stays, falls,
     for time_s in np.linspace(1.0, now_s, 20):
         left.add(5.0, 5.0 + time_s, math.sqrt(stays + falls / time_s))
     assert left.left_s() == pytest.approx(now_s / part - now_s, rel=1e-3, abs=1e-3)
+
+
+@given(st.floats(0.0, 5.0), st.floats(1.0, 50.0), st.integers(4, 40), st.floats(0.3, 0.95))
+def test_the_time_left_is_right_for_tracks_that_come_in_late(lag_s, per_s, fits, part):
+    known = [per_s * (number + 1) for number in range(fits)]  # a second apart, from 1 s after the lag on
+    wanted = math.sqrt(part / known[-1])
+    left = TimeLeft(wanted)
+    for number, information in enumerate(known):
+        left.add(5.0, 5.0 + lag_s + number + 1, math.sqrt(1.0 / information))
+    assert left.left_s() == pytest.approx(fits / part - fits, rel=1e-3, abs=1e-3)
+    assert left.known_at_s() == pytest.approx(5.0 + lag_s + fits / part, rel=1e-3)
 
 
 def test_an_error_that_stays_above_the_wanted_one_has_no_end():

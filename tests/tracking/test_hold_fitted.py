@@ -10,7 +10,8 @@ import pytest
 from stream.errors import ConfigurationError
 from stream.messages import Command, CommandReply, FrameInfo, Tracks
 from tracking.control.controllers import ProtocolRun, load_controller
-from tracking.control.settings import ControllerSettings, ProtocolSettings
+from tracking.control.protocol_settings import ProtocolSettings
+from tracking.control.settings import ControllerSettings
 from tracking.physics.channel.fit import fit_channel
 from tracking.physics.channel.parameters import VELOCITY, prior_of
 from tracking.physics.live.follower import LiveFlow

@@ -16,11 +16,7 @@ from tracking.control.controllers import HoldFlow, HoldFocus, load_controller
 from tracking.control.controllers.age_limit import AgeLimit, age_limit_s
 from tracking.control.controllers.flow_tuning import VELOCITY_FRAMES, integral_time_s
 from tracking.control.controllers.loop_delay import LoopDelay
-from tracking.control.settings import (
-    ControllerSettings,
-    HoldFlowSettings,
-    HoldFocusSettings,
-)
+from tracking.control.settings import ControllerSettings, HoldFlowSettings, HoldFocusSettings
 
 FLOW = HoldFlowSettings(target_um_s=80.0, max_flow_ul_s=5.0)
 RATES_HZ = (10.0, 30.0, 60.0, 200.0)

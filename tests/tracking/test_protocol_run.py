@@ -9,14 +9,14 @@ from stream.messages import Command, CommandKind, CommandReply, FrameInfo, Track
 from tracking.control.controllers import HoldFlow, ProtocolRun, until_enough
 from tracking.control.controllers.protocol_run import slices_of
 from tracking.control.controllers.sufficiency import Sufficiency, profile_error_um_s
-from tracking.control.settings import (
+from tracking.control.protocol_settings import (
     Enough,
     Foci,
-    HoldFlowSettings,
     ProtocolSettings,
     StepSettings,
     UntilEnoughSettings,
 )
+from tracking.control.settings import HoldFlowSettings
 
 FRAME_S = 0.02
 

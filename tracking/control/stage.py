@@ -7,7 +7,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stream.errors import ConfigurationError, LinkError
@@ -26,9 +25,11 @@ from stream.own_code import where_it_failed
 from stream.safe_text import in_words, whole_traceback
 from tracking.control.command_channel import CommandChannel, CommandClient
 from tracking.control.controllers import Controller, ProtocolRun
+from tracking.control.followed_flow import FollowedFlow
 from tracking.control.limited_reports import LimitedReports
 from tracking.control.record import ControlRecord, Record, nothing
 from tracking.control.record_conditions import Condition
+from tracking.control.signing import aged, signed
 from tracking.control.switch import Choice, ControllerSwitch
 
 if TYPE_CHECKING:
@@ -112,8 +113,7 @@ class ControlStage:
         self._switch = switch
         self._reply_poll_s = reply_poll_s
         self._conditions = conditions
-        self._flow = flow
-        self._flow_known: LiveFlow | None = None
+        self._flow = FollowedFlow(flow, report, self._record)
         self._frame = -1
         self._beats = controller is not None
         self._told_of_no_effect = False
@@ -154,10 +154,12 @@ class ControlStage:
         if isinstance(message, Tracks):
             self._counts["received"] += 1
             self._judge(message)
-            self._follow_flow(message)
+            if self._flow.take_in(message):
+                self._tell_flow()
             self._control(aged(message, time.perf_counter_ns()))
         elif isinstance(message, StreamEnd):
-            self._follow_flow(None)
+            if self._flow.take_in(None):
+                self._tell_flow()
             self._state = StageState.DRAINING
             self._drained_s = time.monotonic() + LAST_REPLIES_S
         else:
@@ -227,32 +229,10 @@ class ControlStage:
                 except LinkError as error:
                     self._report_often(f"{command.sender} could not ask for an event", str(error))
 
-    def _follow_flow(self, tracks: Tracks | None) -> None:
-        """Take a frame into the fit of the flow, and tell a new fit; None: the last one. A failure ends the fit."""
-        if self._flow is None:
-            return
-        try:
-            if tracks is not None:
-                self._flow.take_in(tracks)
-            found = self._flow.poll() if tracks is not None else self._flow.finish()
-        except KeyboardInterrupt:
-            raise
-        except Exception as error:  # noqa: BLE001 - a run does not end because its flow cannot be fitted
-            self._flow.close()
-            self._flow = None
-            why = f"the flow is no longer fitted: {in_words(error)}"
-            self._report(f"{why}\n{whole_traceback(error)}")
-            self._record.flow_failed(why)
-            return
-        if found is not None:
-            self._flow_known = found
-            self._record.flow(found.findings)
-            self._tell_flow()
-
     def _tell_flow(self) -> None:
-        if self._flow_known is not None:
+        if self._flow.known is not None:
             self._call(
-                getattr(self._controller, "flow_fitted", None), "on a fit of the flow", self._flow_known
+                getattr(self._controller, "flow_fitted", None), "on a fit of the flow", self._flow.known
             )
 
     def _control(self, tracks: Tracks) -> None:
@@ -411,21 +391,6 @@ class ControlStage:
 
     def close(self) -> None:
         """Close the message link and the command channel, and end the fit. Idempotent."""
-        if self._flow is not None:
-            self._flow.close()
+        self._flow.close()
         self._receiver.close()
         self._channel.close()
-
-
-def aged(tracks: Tracks, now_ns: int) -> Tracks:
-    """The tracks with the age that they have at `now_ns` (`perf_counter_ns`); unchanged if it was not known."""
-    info, age_ms = tracks.info, 1e-6 * (now_ns - tracks.info.monotonic_ns)
-    return replace(tracks, info=replace(info, age_ms=age_ms)) if age_ms > info.age_ms else tracks
-
-
-def signed(command: Command, sender: str, frame: int) -> Command:
-    """A controller's command, with sender and frame filled in where it names none."""
-    if not isinstance(command, Command):
-        raise TypeError(f"update must return a list of Command, not {type(command).__name__} in it")
-    decided = command.decided_on_frame if command.decided_on_frame >= 0 else frame
-    return replace(command, sender=command.sender or sender, decided_on_frame=decided)

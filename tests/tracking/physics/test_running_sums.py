@@ -23,7 +23,7 @@ RATE_HZ, DIFFUSION, FACTOR, LONGEST_S, LEAST = 10.0, 0.3, 1.33, 0.75, 3
 def run(seed, frames, most):
     """Frames of tracks that come, go, are predicted, lack a height or an error, or are seen late in the frame."""
     rng = np.random.default_rng(seed)
-    names = rng.choice(10 ** rng.integers(2, 12), most, replace=False)
+    names = rng.choice(10 ** rng.integers(3, 12), most, replace=False)
     for frame in range(frames):
         here = np.flatnonzero(rng.random(most) < 0.85)
         rng.shuffle(here)

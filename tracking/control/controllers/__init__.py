@@ -11,7 +11,8 @@ from tracking.control.controllers.loading import controller_from_file
 from tracking.control.controllers.protocol_run import ProtocolRun, until_enough
 from tracking.control.controllers.pulse_on_entry import PulseOnEntry
 from tracking.control.controllers.stop_when import StopWhen
-from tracking.control.settings import ControllerSettings, ProtocolSettings
+from tracking.control.protocol_settings import ProtocolSettings
+from tracking.control.settings import ControllerSettings
 
 __all__ = [
     "Controller",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stream.errors import ConfigurationError
 from tracking.control.controllers.controller_interface import Happening
-from tracking.control.settings import check_max_age
+from tracking.control.setting_limits import check_max_age
 
 OLDEST_S = 2.0
 """Age beyond which the built-in loops do not act by default, s. They are stable at any age (docs/control.md), but

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stream.messages import Command, CommandKind, CommandReply, Tracks
 from tracking.control.controllers.controller_interface import Controller, Happening
 from tracking.control.controllers.sufficiency import Sufficiency
-from tracking.control.settings import Enough, ProtocolSettings, StepSettings, UntilEnoughSettings
+from tracking.control.protocol_settings import Enough, ProtocolSettings, StepSettings, UntilEnoughSettings
 
 if TYPE_CHECKING:
     from tracking.physics.live.follower import LiveFlow

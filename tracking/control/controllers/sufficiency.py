@@ -11,7 +11,7 @@ from stream.messages import Tracks
 from tracking.analysis.velocity import velocity_profile
 from tracking.control.controllers.measuring import FloatArray, measured
 from tracking.control.controllers.time_left import TimeLeft
-from tracking.control.settings import Enough
+from tracking.control.protocol_settings import Enough
 
 if TYPE_CHECKING:
     from tracking.physics.live.findings import FlowFindings

@@ -57,10 +57,12 @@ def plane_map(sums: Moments, place_um: FloatArray, used: BoolArray) -> PlaneMap 
     if not whole > 0:
         return None
     number = np.clip(np.floor(np.sqrt(cells * size / size[::-1])), 1, MOST_CELLS).astype(np.int64)
-    edges = [np.linspace(one.min(), one.max(), count + 1) for one, count in zip((x, y), number, strict=True)]
+    x_um, y_um = (
+        np.linspace(one.min(), one.max(), count + 1) for one, count in zip((x, y), number, strict=True)
+    )
     column, row = (
         np.minimum(np.searchsorted(edge, one, side="right") - 1, edge.size - 2)
-        for edge, one in zip(edges, (x, y), strict=True)
+        for edge, one in ((x_um, x), (y_um, y))
     )
     found = solve(sums, row * number[0] + column, int(number.prod()))
     value = found.um2_s.mean(axis=0)
@@ -70,4 +72,4 @@ def plane_map(sums: Moments, place_um: FloatArray, used: BoolArray) -> PlaneMap 
     limit = norm.isf(FALSE_ALARMS / 2.0 / max(int(shown.sum()), 1))
     differs = shown & (np.abs(np.nan_to_num(value - whole)) > limit * np.nan_to_num(error))
     shape = (int(number[1]), int(number[0]))
-    return PlaneMap(*edges, value.reshape(shape), error.reshape(shape), differs.reshape(shape))
+    return PlaneMap(x_um, y_um, value.reshape(shape), error.reshape(shape), differs.reshape(shape))

@@ -83,7 +83,7 @@ def looks_of(sums: FloatArray, track: IntArray) -> Looks:
     squares = of(SQUARES) - 2 * v * of(WEIGHTED) + v**2 * sums[:, TIMES_SQUARED]
     products = of(PRODUCTS) - v * of(CROSSED) + v**2 * sums[:, TIMES_PRODUCT]
     typical = np.median(squares, axis=1, keepdims=True)
-    good = (squares <= OUTLIER * typical * np.maximum(n / np.median(n), 1.0)).all(axis=0)
+    good: BoolArray = np.all(squares <= OUTLIER * typical * np.maximum(n / np.median(n), 1.0), axis=0)
     expected = expected_moments(
         n.astype(np.int64),
         total,

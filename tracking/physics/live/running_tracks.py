@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -107,7 +108,7 @@ class RunningTracks:
         )  # fmt: skip
 
 
-def _larger(array: npt.NDArray[np.generic], room: int) -> npt.NDArray[np.generic]:
+def _larger(array: Any, room: int) -> Any:
     larger = np.empty((room, *array.shape[1:]), array.dtype)
     larger[: len(array)] = array
     return larger

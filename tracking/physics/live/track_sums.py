@@ -82,7 +82,7 @@ def _go_on(
 @njit(cache=True, nogil=True, error_model="numpy")
 def _place_of(name: int, names: Any, places: Any) -> int:
     """Where in `places` the index of this track is, or is to be put."""
-    last = places.size - 1
+    last: int = places.size - 1
     at = (name * SPREAD_OUT) & last
     while places[at] != NOTHING_HERE and names[places[at]] != name:
         at = (at + 1) & last
