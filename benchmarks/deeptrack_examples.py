@@ -194,21 +194,24 @@ def live(pipeline: str, example: Example, model: Path, folder: Path, pixel_um: f
         ),
         encoding="utf-8",
     )
-    said, took_s = command("run", experiment, "-m", model, "-o", tracks, "--overwrite")
+    _, took_s = command("run", experiment, "-m", model, "-o", tracks, "--overwrite")
     view = liveptv.open_trajectories(tracks)
     rows = view.to_pandas()
     rows = rows[rows.frame < LIVE_FRAMES]
-    found = rows.rename(columns={name: name.replace("detected_", "") for name in rows})
+    own = {name: name.replace("detected_", "") for name in rows if "detected_" in name}
+    found = rows.drop(columns=[name for name in own.values() if name in rows]).rename(columns=own)
+    account = view.attributes["account"]
     lengths = rows.groupby("track").size()
     return {
         "frames": LIVE_FRAMES,
         "simulated_s": LIVE_FRAMES / LIVE_RATE_HZ,
-        "frames_without_results": LIVE_FRAMES - int(view.frames().frame.nunique()),
+        "frames_exposed": account["exposed"],
+        "frames_in_file": account["in_file"],
+        "frames_lost": sum(account["lost"].values()),
         "tracks": len(lengths),
         "frames_in_a_track_median": float(lengths.median()),
-        "columns": [name for name in rows if name.startswith(("detected_", "kind"))],
+        "measured_too": sorted(own) + [name for name in ("kind",) if name in rows],
         "cpu_s": took_s,
-        "said": said.strip().splitlines()[-1],
     } | scores(pd.read_csv(truth), found, pixel_um)
 
 
@@ -237,10 +240,7 @@ def measure(name: str, notebooks: Path, work: Path, minutes: float, images: int)
                 continue
             made.write_text(json.dumps({"minutes": minutes, "cpu_s": took_s, "said": said.splitlines()}))
         if made.is_file():
-            row |= {
-                "train_" + key.removeprefix("train_"): value
-                for key, value in json.loads(made.read_text()).items()
-            }
+            row["training"] = json.loads(made.read_text())
         table = work / f"{name}{ending}.csv"
         command(
             "detect", work / f"{name}.tif", "-m", model, "-o", table, "--pixel-size", pixel_um, "--overwrite"
