@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stream.errors import ConfigurationError
 
-SIMULATED = ("simulated", "paper", "fluorescence", "light_sheet", "pipeline")
+SIMULATED = ("simulated", "paper", "fluorescence", "light_sheet", "pipeline", "holograms")
 """Configurations of the simulated microscope, which come with the program."""
 
 

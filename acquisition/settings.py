@@ -17,8 +17,8 @@ class MicroscopeSettings(Section):
 
     config: str = Field(
         description="configuration file of Micro-Manager: a path, `simulated`, `paper`, `fluorescence`, "
-        "`light_sheet` or `pipeline` (the simulated microscopes), or the name of a file in an adapter folder "
-        "(MMConfig_demo.cfg)"
+        "`light_sheet`, `pipeline` or `holograms` (the simulated microscopes), or the name of a file in an "
+        "adapter folder (MMConfig_demo.cfg)"
     )
     camera: str | None = Field(None, description="label of the camera; left out: the core's camera")
     focus: str | None = Field(None, description="label of the focus drive; left out: the core's focus drive")

@@ -7,7 +7,7 @@ photon noise; the radius and the index of each sphere are both unknown.
 
 `bound`: Cramer-Rao of one image. `images`: independent images, spheres found by search and fit
 (`calibration.holograms.search`), and with --model by a network (`liveptv train --images`), alone and as the
-start of the fit. `video`: the spheres diffuse, and are tracked by `liveptv.track`; means over tracks. `misfit`:
+start of the fit. `video`: the spheres diffuse, and are tracked by `liveptv.track`; its means over tracks. `misfit`:
 images with what the fit does not know: another index of the medium, wavelength or aperture.
 """
 
@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from reporting import save
+from scipy.spatial.distance import pdist
 
 import liveptv
 from acquisition.physics.hologram import HologramOptics, hologram_model
@@ -58,14 +59,25 @@ SIGMAS = (("x", X, 0.1), ("y", Y, 0.1), ("z", Z, 1.0))
 
 
 def sample(rng: np.random.Generator, count: int) -> FloatArray:
-    return np.column_stack(
-        [
-            rng.uniform(BORDER_PX, SIDE - BORDER_PX, (count, 2)),
-            rng.uniform(*DEPTH_UM, count),
-            rng.choice(RADII_UM, count),
-            np.full(count, PARTICLE_INDEX),
-        ]
-    )
+    while True:
+        spheres = np.column_stack(
+            [
+                rng.uniform(BORDER_PX, SIDE - BORDER_PX, (count, 2)),
+                rng.uniform(*DEPTH_UM, count),
+                rng.choice(RADII_UM, count),
+                np.full(count, PARTICLE_INDEX),
+            ]
+        )
+        if not overlap(spheres):
+            return spheres
+
+
+def overlap(spheres: FloatArray) -> bool:
+    """Whether two spheres are nearer to one another than the sum of their radii."""
+    place = spheres[:, :3] * [OPTICS.pixel_size_um, OPTICS.pixel_size_um, 1]
+    radii = spheres[:, RADIUS]
+    nearest = pdist(place) - pdist(radii[:, None], lambda a, b: float(a[0] + b[0]))
+    return bool((nearest < 0).any())
 
 
 def photographed(light: FloatArray, rng: np.random.Generator) -> FloatArray:
@@ -232,17 +244,21 @@ def video(seeds: int) -> list[Row]:
             spheres = moved(spheres, rng)
         table = pd.concat(parts, ignore_index=True)
         table["detection"] = table.groupby("frame").cumcount()
-        linked = liveptv.track(table, FRAME_RATE_HZ)[["track", "frame", "detection"]]
-        linked = linked.merge(table, on=["frame", "detection"])
+        linked = liveptv.track(table.drop(columns="true"), FRAME_RATE_HZ)
+        linked = linked[linked["detection"] >= 0].rename(
+            columns={"radius_um": "mean", "sigma_radius_um": "error"}
+        )
+        linked = linked[["track", "frame", "detection", "mean", "error"]].merge(
+            table, on=["frame", "detection"]
+        )
         for _, track in linked.groupby("track"):
             if len(track) < LEAST_ROWS:
                 continue
             tracks += 1
             number = int(track["true"].mode()[0])
             wrong += int((track["true"] != number).any())
-            weight = 1 / track["sigma_radius_um"] ** 2
-            mean, error = (weight * track["radius_um"]).sum() / weight.sum(), weight.sum() ** -0.5
-            pairs.append((spheres[number, RADIUS], mean, error, len(track)))
+            last = track.iloc[-1]
+            pairs.append((spheres[number, RADIUS], last["mean"], last["error"], len(track)))
             singles += track["radius_um"].tolist()
     found = np.array(pairs)
     for radius in RADII_UM:
@@ -272,7 +288,14 @@ def video(seeds: int) -> list[Row]:
 
 
 def moved(spheres: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """The spheres a frame later; they turn back at the edges of the sample."""
+    """The spheres a frame later; they turn back at the edges of the sample, and do not pass through one another."""
+    while True:
+        after = diffused(spheres, rng)
+        if not overlap(after):
+            return after
+
+
+def diffused(spheres: FloatArray, rng: np.random.Generator) -> FloatArray:
     step = np.sqrt(2 * KT_OVER_6_PI_ETA / spheres[:, RADIUS] / FRAME_RATE_HZ)[:, None] * rng.normal(
         size=(len(spheres), 3)
     )
@@ -292,7 +315,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=100, help="independent images")
     parser.add_argument("--seeds", type=int, default=4, help="videos")
-    parser.add_argument("--model", type=Path, help="a network trained on examples/pages/holograms_spheres.py")
+    parser.add_argument("--model", type=Path, help="a network trained on examples/holograms_spheres.py")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     options = parser.parse_args()
     rows = bounds()

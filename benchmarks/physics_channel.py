@@ -40,7 +40,7 @@ from tracking.physics.channel.model import flow_of, velocity_at
 from tracking.physics.channel.parameters import UNKNOWN, VELOCITY, Known, prior_of
 from tracking.physics.live.channel import LiveChannel
 from tracking.physics.live.findings import FlowFindings
-from tracking.physics.live.follower import FlowFollower
+from tracking.physics.live.follower import FlowFollower, LiveFlow
 from tracking.physics.sections.choice import profile_of
 from tracking.physics.sections.shapes import Rectangle, polygon
 from tracking.physics.tracks.velocities import track_velocities
@@ -195,16 +195,17 @@ def ends(seed: int, alive: int = 100, most_s: float = 40.0) -> dict[str, dict[st
     )
     judges = {name: Sufficiency(Enough(**{f"{name}_percent": percent})) for name, percent in ASKED.items()}
     true = truths()
+    newest: LiveFlow | None = None
     found: dict[str, dict[str, float]] = {name: {} for name in ASKED}
     for message in run_of(LIVE, alive, most_s, 1000 + seed):
         follower.take_in(message)
         flow = follower.poll()
+        newest = flow or newest
         for name, judge in judges.items():
             if "end_s" in found[name]:
                 continue
             if flow is not None:
                 judge.flow_fitted(flow.findings)
-                found[name]["error_percent"] = actual_percent(name, flow.fit, flow.findings, true)
             over = judge.update(message)
             stated = judge.flow_percent[name]
             if (
@@ -214,7 +215,13 @@ def ends(seed: int, alive: int = 100, most_s: float = 40.0) -> dict[str, dict[st
             ):
                 found[name]["expected_end_s"] = message.info.time_s + judge.left_s
             if over:
-                found[name] |= {"end_s": message.info.time_s, "stated_percent": stated}
+                last = follower.finish() or newest
+                assert last is not None
+                found[name] |= {
+                    "end_s": message.info.time_s,
+                    "stated_percent": last.findings.percent(QUANTITIES[name]),
+                    "error_percent": actual_percent(name, last.fit, last.findings, true),
+                }
         if all("end_s" in one for one in found.values()):
             break
     return found

@@ -27,6 +27,8 @@ KERNELS = {
     "engines/volumes/proposing": "engines.volumes.proposing.matched:strengths",
     "engines/volumes/surroundings": "engines.volumes.surroundings.cells:cell_statistics",
     "tracking": "tracking.assignment:solve",
+    "tracking/physics/live": "tracking.physics.live.track_sums:follow_frame",
+    "tracking/physics/sections": "tracking.physics.sections.spline_table:evaluate",
     "tracking/sides": "tracking.sides.two_branches:predict",
     "tracking/second_detections": "tracking.second_detections.close_pairs:flag",
     "tracking/switching": "tracking.switching.motion:predict_one",

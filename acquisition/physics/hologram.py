@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from acquisition.physics.mie import scattering_amplitudes
+from acquisition.physics.mie import amplitudes, angular_functions, mie_coefficients
 
 FloatArray = npt.NDArray[np.float64]
 ComplexArray = npt.NDArray[np.complex128]
@@ -82,6 +82,7 @@ class HologramModel:
         nodes, weights = np.polynomial.legendre.leggauss(32 + math.ceil(turns))
         sine = (nodes + 1) / 2 * largest_sine
         self._angle = np.arcsin(sine)
+        self._angular = angular_functions(1, self._angle)
         self._cosine = np.cos(self._angle)
         self._weight = weights / 2 * largest_sine * sine / self._cosine  # dt = d(sin t) / cos t
         # The mean over a square pixel of side a takes sinc(kx a / 2) sinc(ky a / 2) of a plane wave, to the third
@@ -99,9 +100,11 @@ class HologramModel:
 
     def _parts(self, radius_um: float, index: float) -> tuple[ComplexArray, ComplexArray]:
         optics = self.optics
-        s1, s2 = scattering_amplitudes(
-            optics.wavenumber * radius_um, index / optics.medium_index, self._angle
-        )
+        a, b = mie_coefficients(optics.wavenumber * radius_um, index / optics.medium_index)
+        functions = self._angular
+        if a.size > len(functions[0]):  # a larger sphere than any before
+            functions = self._angular = angular_functions(a.size, self._angle)
+        s1, s2 = amplitudes(a, b, functions)
         return -0.5 * (s1 + s2 * self._cosine), 0.5 * (s2 * self._cosine - s1)
 
     def _spectra(self, z_um: float, radius_um: float, index: float, slopes: bool) -> ComplexArray:

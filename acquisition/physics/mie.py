@@ -29,17 +29,17 @@ def mie_coefficients(size_parameter: float, relative_index: float) -> tuple[Comp
     below 3e-9 of the first for spheres of 0.5 to 20 um.
     """
     x, m = size_parameter, relative_index
-    n = np.arange(1, int(x + 4.05 * x ** (1 / 3) + 2) + 1)
+    n = np.arange(int(x + 4.05 * x ** (1 / 3) + 2) + 1)
 
-    def psi(argument: float) -> tuple[FloatArray, FloatArray]:
-        j = special.spherical_jn(n, argument)
-        return argument * j, j + argument * special.spherical_jn(n, argument, derivative=True)
+    def riccati(function: np.ufunc, argument: float) -> tuple[FloatArray, FloatArray]:
+        """r f_n(r) and its slope by r, r f_(n-1)(r) - n f_n(r), of a spherical Bessel function f."""
+        times_r = np.sqrt(0.5 * np.pi * argument) * function(n + 0.5, argument)
+        return times_r[1:], times_r[:-1] - n[1:] / argument * times_r[1:]
 
-    y = special.spherical_yn(n, x)
-    psi_x, psi_x_slope = psi(x)
-    psi_mx, psi_mx_slope = psi(m * x)
-    xi = psi_x + 1j * x * y
-    xi_slope = psi_x_slope + 1j * (y + x * special.spherical_yn(n, x, derivative=True))
+    psi_x, psi_x_slope = riccati(special.jv, x)
+    psi_mx, psi_mx_slope = riccati(special.jv, m * x)
+    chi, chi_slope = riccati(special.yv, x)
+    xi, xi_slope = psi_x + 1j * chi, psi_x_slope + 1j * chi_slope
     a = (m * psi_mx * psi_x_slope - psi_x * psi_mx_slope) / (m * psi_mx * xi_slope - xi * psi_mx_slope)
     b = (psi_mx * psi_x_slope - m * psi_x * psi_mx_slope) / (psi_mx * xi_slope - m * xi * psi_mx_slope)
     return a.astype(complex), b.astype(complex)
@@ -55,17 +55,27 @@ def scattering_amplitudes(
     incident one times exp(ikr) / (-ikr) times S, for exp(-i omega t) (eq. 3.12).
     """
     a, b = mie_coefficients(size_parameter, relative_index)
+    return amplitudes(a, b, angular_functions(a.size, angle_rad))
+
+
+def amplitudes(
+    a: ComplexArray, b: ComplexArray, functions: tuple[FloatArray, FloatArray]
+) -> tuple[ComplexArray, ComplexArray]:
+    """Return S1 and S2 (M,) of coefficients (N,), with `angular_functions` of N or more rows."""
+    pi, tau = (rows[: a.size] for rows in functions)
+    return a @ pi + b @ tau, a @ tau + b @ pi
+
+
+def angular_functions(count: int, angle_rad: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return (2n + 1) / (n (n + 1)) times pi_n and tau_n, n = 1 ... count, at angles (M,), each (count, M)."""
     mu = np.cos(angle_rad)
-    pi_before, pi_n = np.zeros_like(mu), np.ones_like(mu)
-    s1 = np.zeros(mu.shape, complex)
-    s2 = np.zeros(mu.shape, complex)
-    for n, (a_n, b_n) in enumerate(zip(a, b, strict=True), start=1):
-        tau_n = n * mu * pi_n - (n + 1) * pi_before
+    pi, tau = np.empty((2, count, mu.size))
+    before, here = np.zeros_like(mu), np.ones_like(mu)
+    for n in range(1, count + 1):
         weight = (2 * n + 1) / (n * (n + 1))
-        s1 += weight * (a_n * pi_n + b_n * tau_n)
-        s2 += weight * (a_n * tau_n + b_n * pi_n)
-        pi_before, pi_n = pi_n, ((2 * n + 1) * mu * pi_n - (n + 1) * pi_before) / n
-    return s1, s2
+        pi[n - 1], tau[n - 1] = weight * here, weight * (n * mu * here - (n + 1) * before)
+        before, here = here, ((2 * n + 1) * mu * here - (n + 1) * before) / n
+    return pi, tau
 
 
 def extinction_efficiency(size_parameter: float, relative_index: float) -> float:

@@ -5,11 +5,19 @@ from __future__ import annotations
 from acquisition.microscope.pymmcore import GenericDevice, ShutterDevice, StageDevice
 from acquisition.simulated.camera import SimulatedCamera
 from acquisition.simulated.fluorescence import FluorescenceCamera
+from acquisition.simulated.hologram import HologramCamera
 from acquisition.simulated.properties import SimulatedDevice
 from acquisition.simulated.settings_log import SettingsLog
 from stream.errors import ConfigurationError
 
-__all__ = ["FluorescenceCamera", "SimulatedCamera", "SimulatedFocus", "SimulatedPump", "SimulatedShutter"]
+__all__ = [
+    "FluorescenceCamera",
+    "HologramCamera",
+    "SimulatedCamera",
+    "SimulatedFocus",
+    "SimulatedPump",
+    "SimulatedShutter",
+]
 
 MAX_FLOW_UL_S = 10.0  # range of the simulated pump; some 15 times the flow of the paper
 

@@ -26,6 +26,7 @@ class CameraState:
     frame_rate_hz: float = 30.0
     exposure_ms: float = 0.55
     drop_every: int = 0
+    least_period_s: float = 0.0
     particles: bool = True
     frames_lost: int = 0
     last_error: str = ""
@@ -48,13 +49,14 @@ class FrameSequence:
     """Frames from number 0 on an absolute schedule that starts now.
 
     A camera that is late catches up, like one with a memory, until it is `MEMORY_S` behind; then it loses frames.
-    Lost frames take their number and their time, but are not delivered. The end of each exposure, also of a lost
-    frame, triggers the focus drive.
+    Lost frames take their number and their time, but are not delivered. Without real time, frames come as fast as
+    they are drawn, at most one in `CameraState.least_period_s` of the wall clock. The end of each exposure, also of
+    a lost frame, triggers the focus drive.
     """
 
     def __init__(self, world: World, drawing: Drawing, state: CameraState, truth: TruthFile | None) -> None:
         self._world, self._drawing, self._state, self._truth = world, drawing, state, truth
-        self._due_s = world.time_s
+        self._due_s, self._next_s = world.time_s, 0.0
         self._closed = False
         world.set_streaming(True)
 
@@ -98,6 +100,9 @@ class FrameSequence:
                 time.sleep(-late_s)
             elif late_s > MEMORY_S:
                 return True
+        else:
+            time.sleep(max(0.0, self._next_s - time.perf_counter()))
+            self._next_s = time.perf_counter() + self._state.least_period_s
         every = self._state.drop_every
         return every > 0 and (number + 1) % every == 0
 

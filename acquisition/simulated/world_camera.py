@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -22,6 +23,14 @@ from stream.errors import ConfigurationError
 Model = TypeVar("Model", bound=BaseModel)
 
 _PIXEL_TYPES: dict[str, np.dtype[Any]] = {"8bit": np.dtype(np.uint8), "16bit": np.dtype(np.uint16)}
+
+
+@dataclass(frozen=True, slots=True)
+class SceneSight:
+    """What is seen of the scene, where the optics' model does not say it."""
+
+    pixel_size_um: float
+    visible_um: float
 
 
 class WorldCamera(SimulatedDevice, CameraDevice):
@@ -138,6 +147,7 @@ class WorldCamera(SimulatedDevice, CameraDevice):
         self.add("Diffusion_um2_s", float, *diffusion, limits=(0, 1e4))
         self.add("Trap_per_s", float, lambda: self._trap_per_s, self._set_trap, limits=(0, 1e6))
         self.add("RealTime", int, lambda: self._real_time, self._set_real_time, limits=(0, 1))
+        self.add("LeastPeriod_ms", float, self._least_period_ms, self._set_least_period, limits=(0, 60_000))
         self.add("DropEvery", int, lambda: self.state.drop_every, self._set_drop_every, limits=(0, 1_000_000))
         self.add("TruthFile", str, lambda: self._truth_path, self._set_truth_path)
         self.add("ParticlesFile", str, lambda: self._particles_path, self._write_particles)
@@ -187,6 +197,12 @@ class WorldCamera(SimulatedDevice, CameraDevice):
         self._real_time = real_time
         if self.attached:
             self.world.set_real_time(bool(real_time))
+
+    def _least_period_ms(self) -> float:
+        return 1e3 * self.state.least_period_s
+
+    def _set_least_period(self, least_period_ms: float) -> None:
+        self.state.least_period_s = least_period_ms / 1e3
 
     def _set_drop_every(self, every: int) -> None:
         if every == 1:

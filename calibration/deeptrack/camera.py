@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy.typing as npt
 
 from acquisition.simulated.sequence import BufferSource
 from acquisition.simulated.world import Particles
-from acquisition.simulated.world_camera import WorldCamera, changed
+from acquisition.simulated.world_camera import SceneSight, WorldCamera, changed
 from calibration.deeptrack.grey_values import as_grey, gain_for
 from calibration.deeptrack.objects import PipelineObjects
 from stream.errors import ConfigurationError
@@ -25,14 +24,6 @@ from stream.errors import ConfigurationError
 FloatArray = npt.NDArray[np.float64]
 TIMED = 20
 """Frames over which the time to draw one is averaged."""
-
-
-@dataclass(frozen=True, slots=True)
-class PipelineSight:
-    """The part of the scene that is seen."""
-
-    pixel_size_um: float
-    visible_um: float
 
 
 class PipelineCamera(WorldCamera):
@@ -85,8 +76,8 @@ class PipelineCamera(WorldCamera):
             )
         return super().start_sequence(n, get_buffer)
 
-    def _sight(self) -> PipelineSight:
-        return PipelineSight(self.scene.pixel_size_um, self.scene.visible_um)
+    def _sight(self) -> SceneSight:
+        return SceneSight(self.scene.pixel_size_um, self.scene.visible_um)
 
     def _describe(self, particles: Particles) -> Mapping[str, FloatArray]:
         return {} if self._objects is None else self._objects.properties(particles.identity)

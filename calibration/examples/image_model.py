@@ -133,11 +133,14 @@ class ExamplesModel:
     """The `model` of examples, and in `words` what their images change with; None with the reason.
 
     `misfit` is the part of an example's image, rms, that the model of the others does not explain, NaN for one.
+    Where that is too much for a fit the model `is_rough`: it says where objects are, and their symmetry measures
+    them.
     """
 
     model: FitModel | None
     words: str
     misfit: float
+    is_rough: bool = False
 
 
 def model_of(examples: Sequence[Example], pixel_size_um: float) -> ExamplesModel:
@@ -154,30 +157,40 @@ def model_of(examples: Sequence[Example], pixel_size_um: float) -> ExamplesModel
         int(left_out[0].part > GOOD and left_out[1].part < CLEARLY * left_out[0].part) if len(ways) > 1 else 0
     )
     (way, order), misfit = ways[best], left_out[best].part
-    if misfit > LARGEST_MISFIT:
-        return ExamplesModel(
-            None, f"{100 * misfit:.0f} % of the image of an example are not explained by the others", misfit
-        )
-    images = way.merged().shown(values_of_nodes(*way.ends))
-    images /= np.array([_peak(image) for image in images])[:, None, None]
+    unexplained = f"{100 * misfit:.0f} % of an example that is left out is not explained by the others"
+    is_rough = misfit > LARGEST_MISFIT
+    if is_rough:
+        if any(each.symmetry == "none" for each in examples):
+            return ExamplesModel(None, f"{unexplained}, nor are they alike after half a turn", misfit)
+        way, order = _by_look(examples)
     peaks = np.array([abs(each.peak) for each in examples])
+    numbers = values_of_nodes(*way.ends)
+    images = (way if is_rough else way.merged()).shown(numbers)
+    images /= np.array([_peak(image) for image in images])[:, None, None]
+    if is_rough:  # how bright each look is tells objects from what is left beside them
+        images *= np.exp(np.interp(numbers, way.at, np.log(peaks[order])))[:, None, None]
+    else:
+        images *= float(peaks.mean())
     polarity: Polarity = "bright" if sum(each.peak for each in examples) > 0 else "dark"
     model = model_over(
         Quantity.over(SIZE if way.by_size else LOOK, *way.ends),
-        np.asarray(ndimage.spline_filter(images * float(peaks.mean()), order=3, mode="mirror")),
+        np.asarray(ndimage.spline_filter(images, order=3, mode="mirror")),
         pixel_size_um=pixel_size_um,
         polarity=polarity,
         read=1.0,
         shot=0.0,
         brightness_sd=float(np.hypot(peaks.std() / peaks.mean(), BRIGHTNESS_SD)),
-        misfit=_misfit(images * float(peaks.mean()), left_out[best], pixel_size_um),
+        misfit=_misfit(images, left_out[best], pixel_size_um),
     )
+    if is_rough:
+        words = f"{unexplained}: too much for a fit; objects that are roughly like one are measured by their symmetry"
+        return ExamplesModel(model, words, misfit, is_rough=True)
     if way.by_size:
         words = f"images change with their size, {way.ends[0]:.2f} to {way.ends[1]:.2f} times the mean one"
     else:
         words = f"images change from look to look, in the order of examples {', '.join(str(n + 1) for n in order)}"
     if np.isfinite(misfit):
-        words += f"; {100 * misfit:.0f} % of an example that is left out is not explained by the others"
+        words += f"; {unexplained}"
     return ExamplesModel(model, words, misfit)
 
 

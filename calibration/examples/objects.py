@@ -15,7 +15,8 @@ from scipy import ndimage
 from acquisition.recording import open_stack
 from calibration.errors import CalibrationError
 from calibration.examples.crops import At, Crop, cut
-from calibration.examples.symmetry import averaged, centre_of, one_sided, turned
+from calibration.examples.symmetry import averaged, one_sided
+from engines.matched.symmetry import centre_of, turned
 from engines.pixel_noise import pixel_noise
 from engines.robust_sigma import SIGMA_OF_MAD
 

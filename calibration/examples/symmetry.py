@@ -1,14 +1,4 @@
-"""The centre of an object by its symmetry, and an object averaged over the symmetries that its noise allows.
-
-An object is only seen, not labelled, so any point that moves with it could be called its centre. Symmetry chooses
-one: turned by half a turn about its centre c an object f is most like itself, where the self-convolution
-
-    A(2c) = sum_r f(r) f(2c - r)                                                                (1)
-
-is largest. For an object of which only a part is symmetric it is the centre of that part. (1) is a trigonometric
-polynomial in c, so its peak is found to a fraction of a pixel without interpolation. LodeSTAR (Midtvedt et al.
-2022, Nature Communications 13, 7492) uses the same symmetry by training a network on turned and mirrored crops.
-"""
+"""An object averaged over the symmetries that its noise allows, and without what has none."""
 
 from __future__ import annotations
 
@@ -19,11 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from engines.matched.symmetry import turned
+
 FloatArray = npt.NDArray[np.float64]
 
-ROUNDS = 40
-CLOSE_PX = 1e-4
-LARGEST_STEP_PX = 0.5
 AGREE_SDS, AGREE_PART = 3.0, 0.12
 """Difference of two partners, in standard deviations of their noise and over the object's contrast, up to which
 they are alike."""
@@ -32,52 +21,6 @@ MISFIT, ALIKE = 1.3, 0.01
 up to which it counts as symmetric. Ellipses with axes 1 to 1.1 differ by 0.01 from round ones."""
 ROUND_AVERAGES = 8.0
 """Pixels averaged around the centre of a round object, at least, over most of its area."""
-
-
-def centre_of(contrast: FloatArray, start: tuple[float, float], within_px: float) -> tuple[float, float]:
-    """The centre (y, x) of symmetry of an image (H, W) of contrast 0 around the object, `within_px` of a start."""
-    height, width = contrast.shape
-    size = 2 * height, 2 * width
-    spectrum = np.fft.fft2(contrast, size) ** 2
-    # at whole s = 2c first, which are steps of half a pixel
-    whole = np.fft.ifft2(spectrum).real
-    y, x = (0.5 * np.arange(length) for length in size)
-    off = np.hypot(y[:, None] - start[0], x[None, :] - start[1])
-    # two objects are together alike about the middle between them, twice as much as each about its own
-    likely = np.where(
-        off <= within_px, np.maximum(whole, 0) * np.exp(-((2 * off / within_px) ** 2) / 2), -1.0
-    )
-    row, column = np.unravel_index(np.argmax(likely), whole.shape)
-    at = np.array([float(row), float(column)])
-    ky, kx = (2 * math.pi * np.fft.fftfreq(length) for length in size)
-    for _ in range(ROUNDS):
-        wave = spectrum * np.exp(1j * (ky[:, None] * at[0] + kx[None, :] * at[1]))
-        by_y, by_x = wave * ky[:, None], wave * kx[None, :]
-        slope = -np.array([by_y.imag.sum(), by_x.imag.sum()])
-        mixed = -(by_y * kx[None, :]).real.sum()
-        curve = np.array(
-            [[-(by_y * ky[:, None]).real.sum(), mixed], [mixed, -(by_x * kx[None, :]).real.sum()]]
-        )
-        if np.linalg.eigvalsh(curve).max() < 0:
-            step = -np.linalg.solve(curve, slope)
-        else:  # not yet on the peak: uphill
-            step = LARGEST_STEP_PX * slope / max(float(np.abs(slope).max()), 1e-300)
-        step *= min(1.0, LARGEST_STEP_PX / max(float(np.abs(step).max()), 1e-12))
-        at = at + step
-        if np.abs(step).max() < CLOSE_PX:
-            break
-    return float(0.5 * at[0]), float(0.5 * at[1])
-
-
-def turned(image: FloatArray, centre: tuple[float, float] | None = None) -> FloatArray:
-    """The image (H, W) turned by half a turn about a centre (y, x), by default its middle; 0 beyond its edge."""
-    if centre is None:
-        return image[::-1, ::-1]
-    y, x = np.indices(image.shape)
-    found: FloatArray = ndimage.map_coordinates(
-        image, [2 * centre[0] - y, 2 * centre[1] - x], order=1, cval=0.0
-    )
-    return found
 
 
 def one_sided(image: FloatArray, noise_sd: float) -> tuple[FloatArray, float]:

@@ -42,13 +42,16 @@ _MAD_TO_SD = 1.4826
 class FittedSpheres:
     """Spheres (N, 5) in the order of `PARAMETERS`, their covariances (N, 5, 5), and which fits ended.
 
-    `misfit` is the standard deviation of the image about the model over its noise.
+    `misfit` is the standard deviation of the image about the model over its noise, `background` the image's light
+    where nothing scatters, `deviance` -2 log likelihood of the image up to a constant of it.
     """
 
     spheres: FloatArray
     covariances: FloatArray
     ended: npt.NDArray[np.bool_]
     misfit: float
+    background: float
+    deviance: float
 
     @property
     def errors(self) -> FloatArray:
@@ -85,7 +88,9 @@ def fit_spheres(
     longest_step[Z] *= model.optics.fringe_depth_um
     spheres = _within(np.array(start, float).reshape(-1, _P), model)
     if not len(spheres):
-        return FittedSpheres(spheres, np.empty((0, _P, _P)), np.empty(0, bool), 1.0)
+        background = float(np.mean(image))
+        deviance = _cost(image, np.full(shape, background), noise)
+        return FittedSpheres(spheres, np.empty((0, _P, _P)), np.empty(0, bool), 1.0, background, deviance)
     if seek_um:
         spheres = _sought(model, image, spheres, shape, seek_um)
     background, damping, ended, without_gain = 1.0, 1e-3, np.zeros(len(spheres), bool), 0
@@ -119,7 +124,8 @@ def fit_spheres(
     residual = (image / background - light) / np.sqrt(np.maximum(light, _DARKEST)) / noise
     misfit = float(_MAD_TO_SD * np.median(np.abs(residual - np.median(residual))))
     covariances = _blocks(np.linalg.inv(information), len(spheres)) * max(misfit, 1.0) ** 2
-    return FittedSpheres(spheres, covariances, ended & ~_at_a_limit(spheres, model), misfit)
+    inside = ~_at_a_limit(spheres, model)
+    return FittedSpheres(spheres, covariances, ended & inside, misfit, background, cost)
 
 
 def _light_and_slopes(

@@ -2,8 +2,9 @@
 
 What a typical sphere scatters is drawn at depths through the range; its correlation with the image, over what noise
 gives, is largest at a sphere's place (the image is refocused, as light that is propagated back would be). Spheres
-found are fitted, their waves are taken out, and what is left of the image is searched again. Spheres a little
-outside of the image are found by the rings inside: left out, they would disturb those near the edge.
+found are fitted, their waves are taken out, and what is left of the image is searched again. Two that were taken
+for one are fitted as two (`two_for_one`). Spheres a little outside of the image are found by the rings inside: left
+out, they would disturb those near the edge.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from scipy.ndimage import maximum_filter
 
 from acquisition.physics.hologram import HologramModel
 from calibration.holograms.fit import RADIUS, SEEK_STEP, FittedSpheres, Z, fit_spheres
+from calibration.holograms.two_for_one import split
 
 FloatArray = npt.NDArray[np.float64]
 _Template = tuple[npt.NDArray[np.complex128], npt.NDArray[np.float32]]
@@ -28,6 +30,8 @@ _SEARCHES = 6
 """Most searches of what is left."""
 _LEAST_SEEN = 0.1
 """Where less than this part of a sphere's contrast (squared) lies in the image, it counts as this much."""
+_DISTURBED = 2
+"""Searches in which spheres whose fit does not end are kept, as others nearby may be the reason."""
 _MOST_AT_ONCE = 8
 """Most places taken from one search, the surest; the next one finds the others. It bounds the time of a fit."""
 _LARGER = (0.2, 3.0)
@@ -65,14 +69,35 @@ class SphereSearch:
             left = image - self.model.image(found.spheres, shape)
             places, snr = self._places(left - np.median(left), surest)
             surest = max(surest, snr)
-            more = found
-            while len(places) and len(more.spheres) <= len(found.spheres):
-                more = self._settled(image, np.concatenate([found.spheres, places]))
-                places = places[: min(1, len(places) - 1)]  # the surest alone, where all came to nothing
-            if len(more.spheres) <= len(found.spheres):
+            more = self._more(image, found, places, surest)
+            if more is None:
                 break
             found = more
-        return found
+        return split(self.model, image, found, self.noise, self.typical_index)
+
+    def _more(
+        self, image: npt.NDArray[np.floating], found: FittedSpheres, places: FloatArray, surest: float
+    ) -> FittedSpheres | None:
+        """A fit with more spheres than those `found`, begun at `places` (N, 5); None where there is none."""
+        if not len(places):
+            return None
+        for some in (places, places[:1])[: len(places)]:
+            more = self._settled(image, np.concatenate([found.spheres, some]))
+            if len(more.spheres) > len(found.spheres):
+                return more
+        # each is disturbed by others that are still to be found: all stay until these have been looked for
+        shape, held = (int(image.shape[0]), int(image.shape[1])), np.concatenate([found.spheres, places])
+        for _ in range(_DISTURBED):
+            held = fit_spheres(self.model, image, held, self.noise).spheres
+            left = image - self.model.image(held, shape)
+            places, _ = self._places(left - np.median(left), surest)
+            if not len(places):
+                return None
+            held = np.concatenate([held, places])
+            more = self._settled(image, held)
+            if len(more.spheres) > len(found.spheres):
+                return more
+        return None
 
     def _settled(self, image: npt.NDArray[np.floating], spheres: FloatArray) -> FittedSpheres:
         """The fit of spheres (N, 5); where it does not end, the least sure are left out, half of them at a time."""

@@ -17,7 +17,8 @@ from engines.engine import DetectionError, EngineInfo, images_only, readable, wo
 from engines.file_hash import file_hash
 from engines.flatfield import load_flat_field
 from engines.matched.filters import MatchedFilters
-from engines.matched.object_model import load_object_model
+from engines.matched.object_model import is_rough, load_object_model
+from engines.matched.pursuit import Pursuit
 from engines.ordered_threads import default_workers
 from engines.particle_limit import strongest_of
 from engines.refine.quantity import UNKNOWN_SIGMA_UM
@@ -70,13 +71,14 @@ class MatchedEngine:
                 'detector.polarity to "auto"'
             )
         self._file, self._hash = model_file, file_hash(model_file)
+        self._is_rough = is_rough(model_file)
         self._refiner = _SureRefiner(self._model, pixel_size_um)
         self._flat_field = (
             None if settings.bright is None else load_flat_field(settings.bright, settings.dark)
         )
         self._workers = settings.workers or default_workers()
         self._work = FrameWork(self._workers, "matched")
-        self._free: SimpleQueue[MatchedFilters] = SimpleQueue()
+        self._free: SimpleQueue[MatchedFilters | Pursuit] = SimpleQueue()
         self._threshold = 0.0
         self._shape: tuple[int, ...] = ()
 
@@ -87,6 +89,7 @@ class MatchedEngine:
         details: dict[str, Any] = {
             "polarity": self._model.polarity,
             "workers": self._workers,
+            "measured_by": "symmetry" if self._is_rough else "fit",
             "refine": self._refiner.counts(),
             "threshold_sigmas": round(self._threshold, 2),
         }
@@ -109,7 +112,8 @@ class MatchedEngine:
         """Compile for, and allocate, images of this size and type."""
         images_only(depth, READER)
         self._prepare((height, width))
-        self._refiner.warmup(height, width)
+        if not self._is_rough:
+            self._refiner.warmup(height, width)
         filters = self._free.get()
         try:
             noise = np.random.default_rng(0).normal(0.0, 1.0, (height, width)).astype(np.float32)
@@ -129,7 +133,8 @@ class MatchedEngine:
             self._flat_field.check(shape)
         self._shape, self._free = shape, SimpleQueue()
         for _ in range(self._workers):
-            filters = MatchedFilters(self._model, shape, self._settings.threshold)
+            searched = Pursuit if self._is_rough else MatchedFilters
+            filters = searched(self._model, shape, self._settings.threshold)
             self._threshold = filters.threshold
             self._free.put(filters)
 
@@ -157,13 +162,15 @@ class MatchedEngine:
             pixel = self._pixel_size_um
             table[row("x_um")], table[row("y_um")] = found.x_px * pixel, found.y_px * pixel
             table[row("z_um")], table[row("sigma_z_um")] = found.depth_um, UNKNOWN_SIGMA_UM
-            # until the fit: half a pixel, and what the filter's answer says
-            table[row("sigma_x_um")] = table[row("sigma_y_um")] = 0.5 * pixel
-            table[row("brightness")] = found.strength * np.sqrt(sum(noise)) * light
+            table[row("sigma_x_um")], table[row("sigma_y_um")] = (
+                found.sigma_x_px * pixel,
+                found.sigma_y_px * pixel,
+            )
+            table[row("brightness")] = found.contrast * light
             table[row("confidence")], table[row("flags")] = confidence_of(found.strength), 0.0
             doubtful = table[row("confidence")] < self._settings.least_confidence
             table = np.ascontiguousarray(table[:, ~doubtful])
-            if self._settings.refine:
+            if self._settings.refine and not self._is_rough:
                 table = self._refiner.refine(image, table, full_light)
                 table[row("confidence"), ~np.isfinite(table[row("chi_square")])] *= NOT_FITTED
             kept, beyond = strongest_of(table, self._settings.max_particles)

@@ -25,17 +25,23 @@ FILTERS = 5
 MOST_CANDIDATES = 100_000
 SIDE_LOBE_SPARE = 1.3
 """Factor on how strongly an object answers beside its own place, as noise and its exact size change that."""
+NOT_FITTED_PX = 0.5
+"""Standard error of a candidate's place, until it is fitted."""
 LEAST_LIGHT = 0.1
 """Of the median: least light by which the noise of a place is scaled."""
 
 
 class Candidates(NamedTuple):
-    """Candidates (N,), the strongest first: x and y in px, the model's depth, brightness in standard errors."""
+    """Candidates (N,), the strongest first: x and y in px, with their standard errors; the model's depth; brightness
+    in standard errors, and as contrast."""
 
     x_px: FloatArray
     y_px: FloatArray
+    sigma_x_px: FloatArray
+    sigma_y_px: FloatArray
     depth_um: FloatArray
     strength: FloatArray
+    contrast: FloatArray
 
 
 class MatchedFilters:
@@ -44,7 +50,7 @@ class MatchedFilters:
     def __init__(self, model: FitModel, shape: tuple[int, int], threshold: float | None = None) -> None:
         self._model, self._shape = model, shape
         self._depths = np.linspace(model.z_min_um, model.z_max_um, FILTERS)
-        images = [_flattened(_image(model, depth)) for depth in self._depths]
+        images = [_flattened(image_of(model, depth)) for depth in self._depths]
         self._half = images[0].shape[0] // 2
         size = [fft.next_fast_len(s + 2 * self._half, real=True) for s in shape]
         self._size = (size[0], size[1])
@@ -55,19 +61,15 @@ class MatchedFilters:
         ]
         self._lobes = _side_lobes([image / norm for image, norm in zip(images, norms, strict=True)])
         area = math.prod(shape)
-        self.threshold = threshold or false_alarm_threshold(sum(area / _width2(image) for image in images))
+        self.threshold = threshold or false_alarm_threshold(
+            sum(area / answering_area(image) for image in images)
+        )
         self._light = np.empty(shape, np.float32)
         self._found = np.empty((4, MOST_CANDIDATES))
 
     def find(self, contrast: Float32Array, noise: float) -> Candidates:
         """The candidates in a contrast (H, W) whose pixels have this standard deviation at the median's light."""
-        uneven = lay_light(contrast, self._model.coefficients.shape[1], self._light)
-        image = contrast
-        if uneven:
-            sign = -1.0 if self._model.polarity == "dark" else 1.0
-            image = (contrast - self._light) / np.sqrt(np.maximum(1.0 + sign * self._light, LEAST_LIGHT))
-        else:
-            image = contrast - np.float32(np.median(contrast))
+        image = levelled(contrast, self._model, self._light)
         spectrum = fft.rfft2(np.pad(image, self._half), self._size)
         height, width = self._shape
         answers = np.stack([fft.irfft2(spectrum * own, self._size)[:height, :width] for own in self._spectra])
@@ -80,7 +82,9 @@ class MatchedFilters:
         order = np.argsort(-strength, kind="stable")
         kept = self._without_lobes(x[order], y[order], which[order], strength[order])
         order = order[kept]
-        return Candidates(x[order], y[order], self._depths[which[order]], strength[order])
+        x, y, strength, depths = x[order], y[order], strength[order], self._depths[which[order]]
+        half = np.full(x.size, NOT_FITTED_PX)
+        return Candidates(x, y, half, half, depths, strength, strength * noise)
 
     def _without_lobes(
         self, x: FloatArray, y: FloatArray, which: npt.NDArray[np.intp], strength: FloatArray
@@ -100,7 +104,16 @@ class MatchedFilters:
         return np.array(kept, np.intp)
 
 
-def _image(model: FitModel, depth_um: float) -> FloatArray:
+def levelled(contrast: Float32Array, model: FitModel, light: Float32Array) -> Float32Array:
+    """A contrast (H, W) less its uneven light, its noise scaled to be even; `light` (H, W) is filled."""
+    if not lay_light(contrast, model.coefficients.shape[1], light):
+        return contrast - np.float32(np.median(contrast))
+    sign = -1.0 if model.polarity == "dark" else 1.0
+    found: Float32Array = (contrast - light) / np.sqrt(np.maximum(1.0 + sign * light, LEAST_LIGHT))
+    return found
+
+
+def image_of(model: FitModel, depth_um: float) -> FloatArray:
     """An object's image (H, H) at a depth, its centre in the middle pixel."""
     half = int(model.extent_px.max())
     half = min(half, model.coefficients.shape[1] // 2 - 1)
@@ -120,7 +133,7 @@ def _flattened(image: FloatArray) -> FloatArray:
     return np.asarray(image - plane.reshape(image.shape), np.float64)
 
 
-def _width2(image: FloatArray) -> float:
+def answering_area(image: FloatArray) -> float:
     """Area, px, within which the answer to noise is the same: the filter's power over that of its slope."""
     slope = sum(float((np.diff(image, axis=axis) ** 2).sum()) for axis in range(2)) / 2
     return max(float((image**2).sum()) / max(slope, 1e-300), 1.0)

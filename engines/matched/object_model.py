@@ -15,13 +15,20 @@ from stream.unfinished_files import written_beside
 
 SCHEMA = "liveptv-object-model"
 MADE_FROM = "made_from"
+IS_ROUGH = "is_rough"
 MOST_BYTES = 1 << 28
 
 
-def write_object_model(path: Path, model: FitModel, made_from: str, overwrite: bool = False) -> None:
-    """Write the model to a new file. Raises `OutputError` where that is not possible."""
+def write_object_model(
+    path: Path, model: FitModel, made_from: str, overwrite: bool = False, *, is_rough: bool = False
+) -> None:
+    """Write the model to a new file. Raises `OutputError` where that is not possible.
+
+    `is_rough`: it says where objects are, but is too unlike them to be fitted (`matched.pursuit`).
+    """
     with written_beside(path, overwrite=overwrite) as part, h5py.File(part, "w") as file:
         file.attrs.update(schema=SCHEMA, pixel_size_um=model.pixel_size_um, polarity=model.polarity)
+        file.attrs[IS_ROUGH] = is_rough
         file[KEY] = pack(model)
         file[MADE_FROM] = made_from
 
@@ -33,6 +40,12 @@ def is_object_model(path: Path) -> bool:
             return bool(file.attrs.get("schema") == SCHEMA)
     except (OSError, RuntimeError):
         return False
+
+
+def is_rough(path: Path) -> bool:
+    """Whether the model of such a file only says where objects are, whose symmetry then measures them."""
+    with h5py.File(path, "r", locking=False) as file:
+        return bool(file.attrs.get(IS_ROUGH, False))
 
 
 def load_object_model(path: Path) -> FitModel:

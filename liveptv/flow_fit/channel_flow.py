@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from liveptv.flow_fit.over_run import BLOCK_S, over_run
 from liveptv.flow_fit.run_settings import (
     PA_S_PER_MPA_S,
     channel_of,
@@ -19,19 +20,15 @@ from liveptv.flow_fit.run_settings import (
 )
 from stream.errors import ConfigurationError
 from tracking.physics.channel.derived import Estimate, flow_rate_ul_s, pressure_gradient_pa_m, wall_shear
-from tracking.physics.channel.extended import with_one_more
+from tracking.physics.channel.extended import Comparison, explanation
 from tracking.physics.channel.fit import ChannelFit, fit_channel
 from tracking.physics.channel.misfit import misfit
-from tracking.physics.channel.over_time import over_time
 from tracking.physics.channel.parameters import PARAMETERS
 from tracking.physics.sections.shapes import Section
 from tracking.physics.tracks.from_trajectories import velocities_of
 from tracking.physics.tracks.velocities import TrackVelocities
 from tracking.trajectories.file import Trajectories, read_trajectories
 from tracking.trajectories.heights import factor_of
-
-BLOCK_S = 1.0
-"""Blocks of time in which a variation of the flow is looked for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,14 +107,17 @@ def flow_in(
     shares = fit.classes.shares.tolist()
     found["classes"] = dict(zip(("follow", "stuck", "wrong"), shares, strict=True))
     pieces = _since(velocities_of(trajectories, diffusion_um2_s, longest_s=BLOCK_S), settled_s)
-    varies = over_time(fit, pieces, BLOCK_S)
-    found["memory_s"] = None if varies is None or varies.steady else varies.memory_s
+    frames = {name: trajectories.frames[name] for name in ("time_s", "flow_ul_s")}
+    since = frames["time_s"] >= settled_s
+    found["over_time"] = asdict(over_run(fit, pieces, frames["time_s"][since], frames["flow_ul_s"][since]))
     tests = misfit(fit)
     found["misfit"] = {
         "told": list(tests.told),
         "tests": {name: asdict(t) for name, t in tests.tests.items()},
     }
-    found["better_with"] = [_compared(fit, name) for name in ("slip_um", "flow_index") if name in tests.told]
+    why = explanation(fit, tests)
+    found["explained_by"] = None if why is None else why.reason
+    found["better_with"] = [] if why is None else [_compared(one) for one in why.comparisons]
     return FlowResult(fit, found)
 
 
@@ -132,11 +132,10 @@ def _parameters(fit: ChannelFit) -> dict[str, dict[str, Any]]:
     }
 
 
-def _compared(fit: ChannelFit, name: str) -> dict[str, Any]:
-    more = with_one_more(fit, name)
+def _compared(more: Comparison) -> dict[str, Any]:
     return {
-        "parameter": name,
-        **asdict(Estimate(more.fit.value(name), more.fit.standard_error(name))),
+        "parameter": more.name,
+        **asdict(Estimate(more.fit.value(more.name), more.fit.standard_error(more.name))),
         "log_likelihood_ratio": more.log_likelihood_ratio,
         "p": more.p,
     }

@@ -18,7 +18,7 @@ from tracking.physics.region.geometry import Region, region_from
 from tracking.physics.region.inflow import region_flows
 from tracking.physics.region.misfit import cell_residuals
 from tracking.physics.region.pieces import pieces_of
-from tracking.physics.region.stokes import domain_of
+from tracking.physics.region.stokes import coarser_of, domain_of
 from tracking.physics.tracks.from_trajectories import detections_of
 from tracking.trajectories.file import Trajectories, read_trajectories
 
@@ -61,14 +61,15 @@ def region_flow_in(
     track, time_s, position, sigma = detections_of(trajectories)
     pieces = pieces_of(region, track, time_s, position, sigma, diffusion_um2_s)
     begun = pieces.velocities.time_s - pieces.velocities.duration_s / 2.0
-    fit = fit_region(pieces.chosen(begun >= settled_s), region_flows(domain_of(region)))
+    flows, coarser = (region_flows(domain) for domain in (domain_of(region), coarser_of(region)))
+    fit = fit_region(pieces.chosen(begun >= settled_s), flows, coarser)
     found: dict[str, Any] = {
         "trajectories": int(np.unique(fit.tracks.track).size),
         "pieces": len(fit.tracks),
         "from_s": settled_s if math.isfinite(settled_s) else None,
         "settled": fit.settled,
         "inflow_ul_s": {name: asdict(one) for name, one in inflows_ul_s(fit).items()},
-        "inflow_detail_um_s": fit.strength_um_s,
+        "inflow_detail_um_s": fit.undeveloped_um_s,
     }
     if viscosity_pa_s is not None:
         shear = wall_shear(fit, viscosity_pa_s)

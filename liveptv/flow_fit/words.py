@@ -26,6 +26,12 @@ DIFFERENT = {
     "slip_um": "a slip at the walls",
     "flow_index": "a flow index other than 1",
 }
+WHY = {
+    "slip_um": "a slip at the walls",
+    "flow_index": "another flow index",
+    "either": "slip or flow index; the trajectories do not tell which",
+    "other": "neither slip nor flow index: look at the residuals, and for a blocked part or wrong depths",
+}
 NOT_ANOTHER = "nothing says that the flow is another one"
 MOST_CELLS_TOLD = 3
 
@@ -46,15 +52,27 @@ def in_words(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         shear = found["wall_shear_pa"]
         yield "wall shear", f"mean {_number(shear['mean'], 'Pa')}, at most {_number(shear['maximum'], 'Pa')}"
         yield "pressure falls by", _number(found["pressure_gradient_pa_m"], "Pa/m")
-    memory = found["memory_s"]
-    yield (
-        "over time",
-        "steady" if memory is None else f"varies; best followed with a memory of {memory:.2g} s",
-    )
+    yield "over time", _over_time(found["over_time"])
     yield "model", _model(found)
+    if found["explained_by"] is not None:
+        yield "explained by", WHY[found["explained_by"]]
     for one in found["better_with"]:
         words, unit = NAMES[one["parameter"]]
         yield words, f"{_number(one, unit)}, log-likelihood ratio {one['log_likelihood_ratio']:.4g}"
+
+
+def _over_time(found: dict[str, Any]) -> str:
+    pump = ""
+    if found["set_points_ul_s"] is not None:
+        low, high = found["set_points_ul_s"]
+        pump = f"set-point from {low:.4g} to {high:.4g} µL/s"
+    if found["steady"] is None:
+        return "too short to tell" + (f"; {pump}" if pump else "")
+    if found["steady"]:
+        return "steady" + (f", held with a {pump}" if pump else "")
+    if found["as_pump"]:
+        return f"varies as the pump does: {pump}"
+    return f"varies; best followed with a memory of {found['memory_s']:.2g} s" + (f"; {pump}" if pump else "")
 
 
 def region_words(found: dict[str, Any]) -> Iterator[tuple[str, str]]:

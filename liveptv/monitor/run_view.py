@@ -52,6 +52,7 @@ class RunView:
         self._profile = RunningProfile()
         self._flow = RunningFlow()
         self._diffusion = RunningDiffusion()
+        self._diffusion.warmup()
         self._quality = DetectionQuality()
         self._sides = TwoSides()
         self._control = ControlState()
@@ -77,7 +78,8 @@ class RunView:
                     floor_um, depth_um = factor * float(channel["floor_um"]), float(channel["depth_um"])
                     edges = np.linspace(floor_um, floor_um + depth_um, BINS + 1)
                 self._profile = RunningProfile(factor, edges)
-                self._diffusion = RunningDiffusion(factor)
+                known = DiffusionSettings.model_validate(card.configuration.get("diffusion") or {})
+                self._diffusion = RunningDiffusion(factor, with_map=known.asked_for)
                 self._control = ControlState(card.configuration)
                 self._recorded = RecordedEvents(card.configuration)
             self.card = card

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
-from liveptv.reports.look import INK, LIGHT, ONE, QUIET
+from liveptv.reports.look import INK, ONE, QUIET, hatch_empty
 from tracking.physics.channel.derived import velocity_over_section
 from tracking.physics.channel.fit import ChannelFit
 from tracking.physics.channel.misfit import ResidualMap, residual_map
@@ -72,7 +72,7 @@ def _draw_residuals(axes: Axes, residuals: ResidualMap, mean_um_s: float) -> Non
     field = residuals.field
     known = np.abs(field.velocity_um_s[np.isfinite(field.velocity_um_s)])
     reach = max(float(known.max(initial=0.0)), LEAST_RANGE * mean_um_s, 1e-9)
-    axes.patch.set(facecolor=LIGHT["card"], edgecolor=LIGHT["line"], hatch="////", linewidth=0)
+    hatch_empty(axes)
     drawn = axes.pcolormesh(
         field.b_edges_um, field.a_edges_um, field.velocity_um_s, cmap="RdBu_r",
         norm=TwoSlopeNorm(0.0, -reach, reach),

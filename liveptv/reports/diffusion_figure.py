@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from liveptv.reports.diffusion_results import AXES, DiffusionFindings
-from liveptv.reports.look import INK, ONE, QUIET, TWO
+from liveptv.reports.look import INK, ONE, QUIET, TWO, hatch_empty
 from tracking.physics.diffusion.maps import by_track
 from tracking.physics.diffusion.msd import MeanSquaredDisplacements, anomalous_exponent
+from tracking.physics.diffusion.plane_map import PlaneMap
 from tracking.physics.diffusion.walls import between_walls
 
 LONG_ENOUGH = 10  # displacements of a track whose D is drawn; shorter ones show the estimator's own scatter
@@ -23,6 +25,28 @@ def diffusion_figure(findings: DiffusionFindings) -> Figure:
     left, right = figure.subplots(1, 2)
     draw_over_place(left, findings)
     _of_tracks(right, findings)
+    return figure
+
+
+def diffusion_map_figure(over_image: PlaneMap) -> Figure:
+    """D over the image, with what it is known to in each cell; framed are those that chance would not give."""
+    figure = Figure(figsize=(10.4, 4.2), dpi=130, layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    for axes, values, name in (
+        (left, over_image.um2_s, "D (µm²/s)"),
+        (right, over_image.standard_error_um2_s, "standard error (µm²/s)"),
+    ):
+        drawn = axes.pcolormesh(
+            over_image.x_um, over_image.y_um, np.ma.masked_invalid(values), cmap="viridis"
+        )
+        figure.colorbar(drawn, ax=axes, label=name)
+        axes.set(xlabel="x (µm)", ylabel="y (µm)", aspect="equal")
+        hatch_empty(axes)
+    for row, column in np.argwhere(over_image.differs):
+        corner = over_image.x_um[column], over_image.y_um[row]
+        size = np.diff(over_image.x_um)[column], np.diff(over_image.y_um)[row]
+        left.add_patch(Rectangle(corner, *size, fill=False, edgecolor=INK, lw=1.5))
+    left.invert_yaxis()  # as in the image
     return figure
 
 

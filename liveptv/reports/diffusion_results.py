@@ -20,6 +20,7 @@ from tracking.physics.channel.fit import fit_channel
 from tracking.physics.channel.parameters import prior_of
 from tracking.physics.diffusion.estimate import DiffusionResult, diffusion_of, plain
 from tracking.physics.diffusion.maps import DiffusionMap, FarFromWalls, along, far_from_walls
+from tracking.physics.diffusion.plane_map import PlaneMap, plane_map
 from tracking.physics.diffusion.settings import DiffusionSettings
 from tracking.physics.diffusion.stokes_einstein import Derived
 from tracking.physics.sections.shapes import Rectangle
@@ -104,6 +105,12 @@ class DiffusionFindings:
             for kind in among.kinds
         ]
         return [("kinds", f"{len(parts)} among the tracks: {'; '.join(parts)}")]
+
+    def over_image(self) -> PlaneMap | None:
+        """D over the image, if something is known of particles or liquid; None where there are too few tracks."""
+        if not self.settings.asked_for:
+            return None
+        return plane_map(self.result.sums, self.result.segments.place_um, self.result.used)
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers by name, in plain types."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from liveptv.reports.flow_results import LocationErrors, SectionField
-from liveptv.reports.look import INK, LIGHT, ONE, QUIET, TWO
+from liveptv.reports.look import INK, ONE, QUIET, TWO, hatch_empty
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -36,7 +35,7 @@ def field_figure(section: SectionField) -> Figure:
         drawn = axes.pcolormesh(
             field.b_edges_um, field.a_edges_um, values, cmap=colours, norm=_norm(values, colours)
         )
-        _hatch_empty(axes)
+        hatch_empty(axes)
         axes.set(xlabel="y (µm)", title=name)
         figure.colorbar(drawn, ax=axes, shrink=0.9)
     all_axes[0].set_ylabel("height in the channel (µm)")
@@ -77,18 +76,13 @@ def neighbours_figure(errors: LocationErrors) -> Figure:
         drawn = axes.pcolormesh(
             errors.edges_um, errors.edges_um, values, cmap=ERROR_MAP, norm=_norm(values, "")
         )
-        _hatch_empty(axes)
+        hatch_empty(axes)
         axes.set_aspect("equal")
         axes.invert_yaxis()
         axes.set(xlabel="x of the neighbour (µm)", title=f"error of {AXES[axis]} (µm)")
         figure.colorbar(drawn, ax=axes, shrink=0.9)
     figure.axes[0].set_ylabel("y of the neighbour (µm)")
     return figure
-
-
-def _hatch_empty(axes: Axes) -> None:
-    """Hatch the cells without data, which would look like small values of some colour maps."""
-    axes.patch.set(facecolor=LIGHT["card"], edgecolor=LIGHT["line"], hatch="////", linewidth=0)
 
 
 def _axes_with_values(values: FloatArray) -> list[int]:

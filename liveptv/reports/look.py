@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib import rc_context
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import Collection
@@ -76,6 +77,11 @@ def plain_log_ticks(axis: Axis) -> None:
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_formatter(NullFormatter())
+
+
+def hatch_empty(axes: Axes) -> None:
+    """Hatch the cells without data, which would look like small values of some colour maps."""
+    axes.patch.set(facecolor=LIGHT["card"], edgecolor=LIGHT["line"], hatch="////", linewidth=0)
 
 
 def look_css() -> str:

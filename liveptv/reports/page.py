@@ -15,7 +15,7 @@ from liveptv.flow_fit.channel_flow import FlowResult, flow_in
 from liveptv.flow_fit.run_settings import channel_of
 from liveptv.flow_fit.words import in_words as flow_in_words
 from liveptv.reports.channel_figure import channel_figure
-from liveptv.reports.diffusion_figure import diffusion_figure
+from liveptv.reports.diffusion_figure import diffusion_figure, diffusion_map_figure
 from liveptv.reports.diffusion_results import DiffusionFindings, diffusion_findings
 from liveptv.reports.drawings import drawings
 from liveptv.reports.facts import facts, not_fitted_in_words, problems
@@ -115,6 +115,8 @@ def _figures(
     }
     if diffusion is not None:
         drawn["diffusion"] = diffusion_figure(diffusion)
+        if (over_image := diffusion.over_image()) is not None:
+            drawn["diffusion-map"] = diffusion_map_figure(over_image)
     if flow is not None:
         drawn["flow"] = channel_figure(flow.fit)
     section, errors = section_field(trajectories, profile), location_errors(trajectories)
@@ -133,6 +135,8 @@ def _figures(
         "errors": "" if errors is None else _errors_in_words(errors),
         "diffusion": "Left: D in bins, with standard errors. Right: D of single tracks of ten displacements and "
         "more; each of them is uncertain by itself.",
+        "diffusion-map": "D over the image, of the axes that are used, and its standard error in each cell; "
+        "framed: one of a hundred maps has such a cell by chance; hatched: too little is known.",
         "flow": "The fit, two standard errors, and trajectories near to where it is drawn. Right: mean "
         "differences in cells of the section; framed: one of a hundred maps has such a cell by chance; hatched: no "
         "data.",

@@ -96,9 +96,10 @@ def recipe_of(given: Examples, say: Callable[[str], None]) -> tuple[Recipe, str]
     digest = hashlib.sha256("".join(sha256(path) for path in given.paths).encode()).hexdigest()
     pixel_size_um = _pixel_size_um(given, say)
     found = model_of(examples, pixel_size_um)
-    say(found.words if found.model is not None else f"no fit after the network: {found.words}")
+    fitted = None if found.is_rough else found.model
+    say(found.words if fitted is not None else f"no fit after the network: {found.words}")
     made_from = _made_from(given, examples)
-    return from_examples(examples, pixel_size_um, made_from, behind, found.model), digest
+    return from_examples(examples, pixel_size_um, made_from, behind, fitted), digest
 
 
 def make_model_of_examples(
@@ -115,7 +116,8 @@ def make_model_of_examples(
     found = model_of(examples, _pixel_size_um(given, say))
     if found.model is None:
         raise ConfigurationError(f"no image model: {found.words}; {MORE_BY_NETWORK}")
-    write_object_model(output, found.model, _made_from(given, examples), overwrite)
+    made_from = _made_from(given, examples)
+    write_object_model(output, found.model, made_from, overwrite, is_rough=found.is_rough)
     return found.words
 
 

@@ -119,7 +119,7 @@ def _state(path: Path) -> str:
 
 
 def _object_model(path: Path) -> dict[str, Any]:
-    from engines.matched.object_model import load_object_model
+    from engines.matched.object_model import is_rough, load_object_model
 
     model = load_object_model(path)
     found: dict[str, Any] = {
@@ -127,6 +127,7 @@ def _object_model(path: Path) -> dict[str, Any]:
         "pixel_size_um": model.pixel_size_um,
         "polarity": model.polarity,
         "side_px": int(model.coefficients.shape[1]),
+        "measured_by": "symmetry" if is_rough(path) else "fit",
     }
     if model.quantity is not None:
         low, high = model.quantity.values([model.z_min_um, model.z_max_um])

@@ -38,6 +38,20 @@ def _tracker() -> None:
     precision.warmup()
 
 
+def _flow() -> None:
+    import numpy as np
+
+    from tracking.physics.channel.parameters import prior_of
+    from tracking.physics.live.follower import FlowFollower
+    from tracking.physics.sections.choice import profile_of
+    from tracking.physics.sections.rectangle import MANY
+    from tracking.physics.sections.shapes import Rectangle
+
+    section = Rectangle(2.0, 1.0)
+    FlowFollower(section, prior_of(section), in_thread=False)
+    profile_of(section).at(np.zeros(MANY), np.full(MANY, 0.5))
+
+
 def _network() -> None:
     import numpy as np
     import tifffile
@@ -113,6 +127,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "classical detector": _classical,
     "network": _network,
     "simulated camera": _camera,
+    "flow": _flow,
 }
 """What is compiled, the longest first; no kernel is in two parts."""
 

@@ -51,6 +51,16 @@ def test_at_a_low_aperture_spheres_are_found_over_tens_of_micrometres():
     assert found[:, RADIUS] == pytest.approx(spheres[:, RADIUS], abs=0.01)
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_two_spheres_a_diameter_and_a_half_apart_are_two_and_one_alone_stays_one(together):
+    model = hologram_model(HologramOptics(), 4.8, 8.0)
+    spheres = np.array([[40.7, 40.6, 4.46, 0.15, 1.58], [44.3, 42.8, 4.7, 0.15, 1.58]])[: 1 + together]
+    found = SphereSearch(model, (2.0, 6.0), noise=NOISE).find(photographed(model, spheres))
+    assert len(found.spheres) == len(spheres)
+    order = np.argsort(found.spheres[:, X])
+    assert np.abs((found.spheres[order] - spheres) / found.errors[order]).max() < 4.5
+
+
 def test_nothing_is_found_in_noise():
     model = hologram_model(HologramOptics(), 4.8, 8.0)
     image = photographed(model, np.empty((0, 5)))

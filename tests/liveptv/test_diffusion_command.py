@@ -13,6 +13,7 @@ from liveptv.cli.main import run_command_line
 from liveptv.files import RunFiles
 from liveptv.monitor.run_view import RunView
 from liveptv.reports.page import write_report
+from liveptv.session.run_card import RunCard
 from stream.errors import ConfigurationError, SourceError
 from stream.messages import FrameInfo, Tracks
 from tracking.physics.diffusion.stokes_einstein import diffusion_um2_s
@@ -168,6 +169,19 @@ def test_without_depth_the_live_page_has_two_axes():
     facts = running.facts()
     assert [one["axis"] for one in facts["axes"]] == ["x", "y"]
     assert facts["um2_s"] == pytest.approx(D, abs=5 * facts["error_um2_s"])
+
+
+def test_a_map_is_made_of_it_where_something_is_known_of_the_liquid(tracks):
+    files = RunFiles.beside(tracks)
+    report = write_report(files)
+    assert files.figure("diffusion-map") in report.figures
+    assert "D over the image" in report.page.read_text(encoding="utf-8")
+    for known, shown in (({"particle_diameter_um": 1.0}, True), ({}, False)):
+        view = RunView()
+        view.introduce(RunCard("r", 1, 0.0, "t.h5", "e", "s", "c", configuration={"diffusion": known}))
+        for message in messages(150, 60):
+            view.take(message)
+        assert ("map" in view.summary()["diffusion"]) is shown
 
 
 def test_the_page_is_sent_the_number():

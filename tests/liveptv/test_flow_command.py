@@ -100,7 +100,7 @@ def test_the_command_finds_flow_walls_shear_and_pressure(tmp_path, capsys):
     )
     assert found["wall_shear_pa"]["mean"]["value"] == pytest.approx(balance, rel=2e-3)
     assert found["misfit"]["told"] == []
-    assert found["memory_s"] is None
+    assert found["over_time"] == {"steady": True, "memory_s": None, "as_pump": False, "set_points_ul_s": None}
     assert run_command_line(["flow", str(path)]) == 0
     words = capsys.readouterr().out
     assert "flow rate" in words
@@ -113,8 +113,9 @@ def test_another_section_than_the_channels_is_told(tmp_path):
     found = channel_flow(path, section_from("ellipse:300x100"))
     assert "smooth" in found["misfit"]["told"]
     assert any("told: " in text for _, text in in_words(found))
-    better = {one["parameter"] for one in found["better_with"]}
-    assert better == set(found["misfit"]["told"]) & {"slip_um", "flow_index"}
+    assert {one["parameter"] for one in found["better_with"]} == {"slip_um", "flow_index"}
+    assert found["explained_by"] == "other"
+    assert any("neither slip nor flow index" in text for _, text in in_words(found))
 
 
 def test_the_depth_can_be_unknown(tmp_path):

@@ -12,7 +12,8 @@ from stream.errors import ConfigurationError
 from tracking.physics.diffusion.covariance import moments, solve
 from tracking.physics.diffusion.estimate import diffusion_of
 from tracking.physics.diffusion.likelihood import log_likelihood
-from tracking.physics.diffusion.maps import along, by_track, far_from_walls, in_plane
+from tracking.physics.diffusion.maps import along, by_track, far_from_walls
+from tracking.physics.diffusion.plane_map import plane_map
 from tracking.physics.diffusion.segments import cut_into_segments
 from tracking.physics.diffusion.theory import published_variance, scatter_of_sums
 from tracking.physics.diffusion.walls import parallel_factor
@@ -239,8 +240,9 @@ def test_d_by_track_and_by_place_add_up():
     assert bins.displacements.sum() == result.displacements
     off = (bins.in_plane_um2_s - D) / bins.in_plane_standard_error_um2_s
     assert (np.abs(off) < 4).all()
-    grid = in_plane(result, np.linspace(0, 110, 3), np.linspace(0, 110, 3))
-    assert grid.displacements.sum() == result.displacements
+    grid = plane_map(result.sums, result.segments.place_um, result.used)
+    assert 4 <= grid.um2_s.size <= result.displacements / 600
+    assert (np.abs(grid.um2_s - D) < 4 * grid.standard_error_um2_s).all()
 
 
 def test_d_far_from_walls_is_found_beside_one():

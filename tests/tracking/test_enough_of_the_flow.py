@@ -75,6 +75,27 @@ def test_a_slice_ends_once_everything_asked_of_the_flow_is_known():
     assert judge.reached
 
 
+def test_between_two_fits_the_error_falls_as_it_did_before():
+    judge = Sufficiency(Enough(flow_rate_percent=1.0))
+    for number in range(200):
+        time_s = number / 20
+        over = judge.update(frame(number / 2))
+        if over:
+            break
+        if number % 20 == 0 and number:
+            judge.flow_fitted(fitted(time_s, flow_rate_ul_s=math.sqrt(7.5 / time_s)))
+    assert 7.5 <= time_s <= 7.5 + 0.3  # the fit of 7 s says so; the next one would be that of 8 s
+    assert judge.reached
+
+
+def test_without_a_new_fit_nothing_ends():
+    judge = Sufficiency(Enough(flow_rate_percent=1.0))
+    judge.update(frame(0))
+    for time_s in range(1, 6):
+        judge.flow_fitted(fitted(float(time_s), flow_rate_ul_s=math.sqrt(8.0 / time_s)))
+    assert not any(judge.update(frame(number)) for number in range(51, 200))
+
+
 def test_a_fit_of_before_the_slice_does_not_end_it():
     judge = Sufficiency(Enough(profile_percent=1.0))
     judge.update(frame(100))

@@ -1,5 +1,6 @@
 import { Camera } from "./camera.js";
 import { depthColour, drawBar } from "./colours.js";
+import { diffusionWords, drawDiffusion, mapWords } from "./diffusion.js";
 import { drawHistogram } from "./histogram.js";
 import { drawProfile } from "./profile.js";
 import { drawResiduals } from "./residuals.js";
@@ -142,11 +143,6 @@ function showDetection({ depth, accepted, fitted, compiling, errors_um: errors, 
   text("d-left", reduced + (reasons.length ? `Left out so far: ${reasons.join(", ")}.` : ""));
 }
 
-const withError = (value, error) => {
-  if (!(error > 0)) return value.toPrecision(3);
-  const digits = Math.min(Math.max(0, 1 - Math.floor(Math.log10(error))), 20);
-  return `${value.toFixed(digits)} ± ${error.toFixed(digits)}`;
-};
 
 function showFlow(flow) {
   el("flow").hidden = !flow;
@@ -161,13 +157,13 @@ function showFlow(flow) {
   drawResiduals(el("residuals"), flow);
 }
 
-function showDiffusion({ um2_s, error_um2_s, axes, third }) {
-  el("diffusion").hidden = um2_s === null;
-  if (um2_s === null) return;
-  const each = axes.filter((one) => one.um2_s !== null).map((one) => `${one.axis} ${withError(one.um2_s, one.error_um2_s)}`);
-  const units = { um: "µm", C: "°C" };
-  const more = third ? `; ${third.name} ${withError(third.value, third.error)} ${units[third.unit] ?? third.unit}` : "";
-  text("diffusion", `Diffusion in the plane: ${withError(um2_s, error_um2_s)} µm²/s (${each.join(", ")})${more}.`);
+function showDiffusion(found) {
+  el("diffusion").hidden = !found.axes.some((one) => one.um2_s !== null);
+  if (!el("diffusion").hidden) text("diffusion", diffusionWords(found));
+  el("diffusion-over").hidden = !found.map;
+  if (!found.map) return;
+  text("diffusion-map-words", mapWords(found.map));
+  drawDiffusion(el("diffusion-map"), found.map);
 }
 
 function showProperties(properties) {

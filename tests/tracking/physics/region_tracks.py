@@ -1,4 +1,4 @@
-"""Detections of particles that flow through a constriction, with what a microscope does to them."""
+"""Detections of particles that flow through a region, with what a microscope does to them."""
 
 from __future__ import annotations
 
@@ -7,24 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from tracking.physics.region.geometry import Region, region_of
-from tracking.physics.region.inflow import region_flows
-from tracking.physics.region.stokes import Domain, domain_of
+from tracking.physics.region.stokes import Domain
 
 DEPTH_UM = 100.0
-SEEN = region_of(
-    [(200, 0), (400, 0), (400, 150), (600, 150), (600, 0), (800, 0),
-     (800, 400), (600, 400), (600, 250), (400, 250), (400, 400), (200, 400)],
-    {"in": [(200, 0), (200, 400)], "out": [(800, 0), (800, 400)]},
+BEND = region_of(
+    [(0, 0), (200, 0), (200, -200), (400, -200), (400, 200), (0, 200)],
+    {"in": [(0, 0), (0, 200)], "out": [(200, -200), (400, -200)]},
     DEPTH_UM,
-)  # fmt: skip
-"""A channel 400 um wide with a constriction of 100 um, as much of it as the image shows."""
-WHOLE = region_of(
-    [(0, -200), (100, -200), (100, 0), (400, 0), (400, 150), (600, 150), (600, 0), (1200, 0),
-     (1200, 400), (600, 400), (600, 250), (400, 250), (400, 400), (0, 400)],
-    {"in": [(0, -200), (100, -200)], "out": [(1200, 0), (1200, 400)]},
-    DEPTH_UM,
-)  # fmt: skip
-"""The same with a side channel that feeds it, outside the image: where it is cut, the flow is not developed."""
+)
+"""A bend of a channel 200 um wide."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,13 +30,6 @@ class Liquid:
         """Velocity (3, N) at positions (3, N); 0 outside."""
         matrix, _ = self.domain.interpolation(position_um)
         return (matrix @ self.velocity.T).T
-
-
-def liquid_through(region: Region, mean_um_s: float, **resolution) -> Liquid:
-    """A developed flow comes in through the first opening."""
-    domain = domain_of(region, **resolution)
-    flows = region_flows(domain, (0, 0, 0))
-    return Liquid(domain, mean_um_s * flows.flows.velocity[..., 0], mean_um_s * flows.inflow_um2[0, 0] / 1e9)
 
 
 def anywhere(region: Region, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -84,8 +68,7 @@ def detections(
     step_s = 1.0 / frame_rate_hz / substeps
     rows = []
     for frame in range(longest):
-        alive &= (frame < length) & seen.holds(place, np.full_like(place, np.inf))
-        alive &= (place[0] > seen.outline_um[:, 0].min()) & (place[0] < seen.outline_um[:, 0].max())
+        alive &= (frame < length) & seen.holds(place, np.zeros_like(place))
         sigma = np.array(sigma_um)[:, None] * rng.uniform(0.7, 1.4, place.shape)
         found = place + astray * frame / frame_rate_hz + rng.normal(size=place.shape) * sigma
         rows.append((np.flatnonzero(alive), np.full(alive.sum(), frame / frame_rate_hz),

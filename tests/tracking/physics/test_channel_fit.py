@@ -15,7 +15,7 @@ from tracking.physics.channel.derived import (
     velocity_over_section,
     wall_shear,
 )
-from tracking.physics.channel.extended import with_one_more
+from tracking.physics.channel.extended import explanation, with_one_more
 from tracking.physics.channel.fit import fit_channel
 from tracking.physics.channel.misfit import misfit, residual_map
 from tracking.physics.channel.model import velocity_at, within_walls
@@ -155,21 +155,39 @@ def test_a_clean_flow_is_not_told_to_be_another_one():
         assert min(one.p for one in found.tests.values()) > 1e-3
 
 
-def test_slip_is_told_measured_and_preferred_to_shear_thinning():
+def test_slip_is_told_measured_and_named():
     fit = fitted(replace(TILTED, slip_um=5.0))
-    assert "slip_um" in misfit(fit).told
-    slip, index = with_one_more(fit, "slip_um"), with_one_more(fit, "flow_index")
+    tests = misfit(fit)
+    assert "slip_um" in tests.told
+    why = explanation(fit, tests)
+    slip, index = why.comparisons
+    assert why.reason == "slip_um"
     assert slip.fit.value("slip_um") == pytest.approx(5.0, abs=4 * slip.fit.standard_error("slip_um"))
     assert slip.log_likelihood_ratio > index.log_likelihood_ratio
     assert slip.p < 1e-6
 
 
-def test_shear_thinning_is_told_measured_and_preferred_to_slip():
+def test_shear_thinning_is_told_measured_and_named():
     fit = fitted(replace(TILTED, flow_index=0.8))
-    assert "flow_index" in misfit(fit).told
-    slip, index = with_one_more(fit, "slip_um"), with_one_more(fit, "flow_index")
+    tests = misfit(fit)
+    assert "flow_index" in tests.told
+    why = explanation(fit, tests)
+    slip, index = why.comparisons
+    assert why.reason == "flow_index"
     assert index.fit.value("flow_index") == pytest.approx(0.8, abs=4 * index.fit.standard_error("flow_index"))
     assert index.log_likelihood_ratio > slip.log_likelihood_ratio
+
+
+def test_slip_and_shear_thinning_that_fit_equally_well_are_not_told_apart():
+    fit = fitted(replace(TILTED, flow_index=0.8), 100, 2)
+    tests = misfit(fit)
+    assert explanation(fit, tests).reason == "flow_index"
+    assert explanation(fit, tests, sure=1e-12).reason == "either"
+
+
+def test_a_clean_flow_needs_no_explanation():
+    fit = fitted(TILTED)
+    assert explanation(fit, misfit(fit)) is None
 
 
 def test_a_newtonian_liquid_that_sticks_is_not_improved_by_slip_or_another_index():
@@ -184,7 +202,9 @@ def test_a_newtonian_liquid_that_sticks_is_not_improved_by_slip_or_another_index
 def test_a_blockage_is_told_and_the_map_shows_where():
     channel = replace(TILTED, flows_through=BLOCKED, image_um=(500.0, 450.0))
     fit = fitted(channel, 2000)
-    assert "smooth" in misfit(fit).told
+    tests = misfit(fit)
+    assert "smooth" in tests.told
+    assert explanation(fit, tests).reason == "other"
     residuals = residual_map(fit)
     assert residuals.significant[:3, -2:].any()
     clean = residual_map(fitted(replace(TILTED, image_um=(500.0, 450.0)), 2000))

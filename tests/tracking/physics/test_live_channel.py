@@ -9,9 +9,9 @@ from channel_tracks import Channel, run_of
 from stream.messages import FrameInfo, TrackFlag, Tracks
 from tracking.physics.channel.fit import fit_channel
 from tracking.physics.channel.parameters import prior_of
-from tracking.physics.live.channel import LiveChannel, joined
+from tracking.physics.live.channel import LiveChannel
 from tracking.physics.live.running_tracks import RunningTracks
-from tracking.physics.tracks.velocities import track_velocities
+from tracking.physics.tracks.velocities import joined, track_velocities
 
 CHANNEL = Channel(center_y_um=3.0, floor_um=5.0, yaw_deg=0.5, pitch_deg=0.2)
 
@@ -26,7 +26,7 @@ def live_of(channel, seconds=10.0, seed=0, alive=200, **more):
         running.take_in(message)
         if message.info.frame % 20 == 19:
             fits.append(live.update())
-            parts += running.ended()
+            parts.append(running.ended())
     return live, joined(parts), fits
 
 
@@ -81,9 +81,9 @@ def test_a_track_is_handed_over_when_it_ends_with_the_velocity_that_all_its_rows
     running = RunningTracks(0.1, refraction_factor=1.3)
     for frame in range(12):
         running.take_in(message(frame, [(7, found[7][frame]), (3, found[3][frame])]))
-        assert running.ended() == []
+        assert len(running.ended()) == 0
     running.take_in(message(12, [(3, 6.0)]))
-    (ended,) = running.ended()
+    ended = running.ended()
     time = np.arange(12) / 10
     expected = track_velocities(
         np.zeros(12), time, np.stack([found[7], 0 * time, 0 * time + 14.3]),
@@ -103,17 +103,17 @@ def test_predicted_rows_do_not_count_and_tracks_that_end_tentative_do_not_either
             message(frame, [(1, 1000.0 if frame == 5 else frame)], TrackFlag.PREDICTED * (frame == 5))
         )
     running.take_in(message(10, []))
-    (ended,) = running.ended()
+    ended = running.ended()
     assert ended.length.tolist() == [9]
     assert ended.velocity_um_s[0, 0] == pytest.approx(10.0, abs=1e-6)
     for frame in range(11, 20):
         running.take_in(message(frame, [(2, frame)], TrackFlag.TENTATIVE))
     running.take_in(message(20, []))
-    assert running.ended() == []
+    assert len(running.ended()) == 0
 
 
 def test_a_long_track_is_handed_over_in_pieces():
     running = RunningTracks(0.1, longest_s=1.0)
     for frame in range(35):
         running.take_in(message(frame, [(1, frame)]))
-    assert [part.length[0] for part in running.ended()] == [11, 11, 11]
+    assert running.ended().length.tolist() == [11, 11, 11]

@@ -138,7 +138,8 @@ def test_a_thread_finds_the_same_and_the_last_fit_has_everything():
     follower = FlowFollower(CHANNEL.section, prior_of(CHANNEL.section), viscosity_pa_s=VISCOSITY_PA_S)
     for message in messages:
         follower.take_in(message)
-    last = follower.finish()
+        if message.info.frame % 20 == 19:
+            last = follower.finish()  # in a run frames do not come faster than fits
     follower.close()
     assert last.findings.time_s == messages[-1].info.time_s
     assert velocity(last).value == pytest.approx(velocity(at_once[-1]).value, abs=3 * velocity(last).error)

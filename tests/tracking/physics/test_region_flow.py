@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.polynomial import legendre
-from region_tracks import SEEN, anywhere, detections, liquid_through
+from region_tracks import BEND, Liquid, anywhere, detections
 
 from stream.errors import ConfigurationError
 from tracking.physics.region.depth import projected
@@ -18,19 +18,26 @@ from tracking.physics.region.pieces import pieces_of
 from tracking.physics.region.stokes import domain_of, solve
 from tracking.physics.sections.rectangle import RectangleProfile
 
-COARSE = {"most_triangles": 300, "functions": 5}
+COARSE = {"cells_across": 2.0, "most_triangles": 60, "functions": 5}
+COARSER = {"cells_across": 1.0, "most_triangles": 15, "functions": 5}
 BOX = region_of([(0, 0), (300, 0), (300, 200), (0, 200)],
                 {"in": [(0, 0), (0, 200)], "out": [(300, 200), (300, 0)]}, 100.0, 20.0)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def box():
-    return region_flows(domain_of(BOX, most_triangles=400))
+    return tuple(region_flows(domain_of(BOX, most_triangles=most), (2, 1, 1)) for most in (100, 25))
 
 
 @pytest.fixture(scope="module")
-def constriction():
-    return region_flows(domain_of(SEEN, **COARSE), (3, 2, 1))
+def bend():
+    return tuple(region_flows(domain_of(BEND, **mesh), (4, 3, 1)) for mesh in (COARSE, COARSER))
+
+
+@pytest.fixture(scope="module")
+def flows_by_other_elements():
+    """Flows through the bend by quartic elements, with an inflow of more shapes than those that are fitted."""
+    return region_flows(domain_of(BEND, **COARSE, degree=4), (5, 4, 2))
 
 
 def papkovich_fadle(x, z):
@@ -59,7 +66,7 @@ def curl(x, y, z):
     return np.stack([-m * np.sin(m * y) * fade, along * np.cos(m * y) * fade, 0 * x * y * z])
 
 
-@pytest.mark.parametrize(("functions", "triangles", "allowed"), [(5, 150, 0.16), (7, 500, 0.03)])
+@pytest.mark.parametrize(("functions", "triangles", "allowed"), [(5, 40, 0.16), (7, 100, 0.03)])
 def test_flows_that_are_known_in_closed_form_are_found_and_finer_meshes_find_them_better(
     functions, triangles, allowed
 ):
@@ -80,6 +87,7 @@ def test_flows_that_are_known_in_closed_form_are_found_and_finer_meshes_find_the
 
 
 def test_a_developed_flow_stays_that_of_a_rectangular_channel(box):
+    box, _ = box
     domain = box.flows.domain
     place = anywhere(BOX, 500, np.random.default_rng(0))
     matrix, _ = domain.interpolation(place)
@@ -89,7 +97,7 @@ def test_a_developed_flow_stays_that_of_a_rectangular_channel(box):
     assert np.abs(found - speed).max() < 0.01 * speed.max()
     assert np.sqrt(np.mean((found - speed) ** 2)) < 0.001 * speed.max()
     pressure = box.flows.pressure[:: domain.functions, 0]
-    slope = np.polyfit(domain.mesh.p[0], pressure, 1)[0]
+    slope = np.polyfit(domain.pressure_basis.doflocs[0], pressure, 1)[0]
     assert -slope == pytest.approx(true.resistance * domain.unit_um**2, rel=2e-3)
 
 
@@ -100,11 +108,11 @@ def test_no_flow_leaks_through_walls_and_each_carries_what_it_says(width, length
     angle = np.radians(turn)
     corners = corners @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     region = region_of(corners, {"a": corners[[3, 0]], "b": corners[[1, 2]]}, depth)
-    flows = region_flows(domain_of(region, most_triangles=60, functions=3), (2, 2, 1))
+    flows = region_flows(domain_of(region, most_triangles=20, functions=3), (2, 2, 1))
     domain = flows.flows.domain
     assert flows.inflow_um2[0, 0] == pytest.approx(width * depth)
     assert np.abs(flows.inflow_um2.sum(axis=0)).max() < 1e-6 * width * depth
-    assert (flows.inflow_um2[:, flows.order > 0] == 0).all()
+    assert (flows.inflow_um2[:, flows.carrying :] == 0).all()
     drain = sum(m @ v for m, v in zip(domain.divergence, flows.flows.velocity, strict=True))
     assert np.abs(drain).max() < 1e-6
     walls = np.hstack([np.stack(region.side_um(side)).mean(axis=0)[:, None] for side in region.walls])
@@ -122,7 +130,7 @@ def test_exact_velocities_give_flow_rate_pressure_and_shear_of_the_channel(box):
     position[0] += np.repeat(speed, 6) * (time_s - 0.025)
     sigma = np.full_like(position, 0.001)
     pieces = pieces_of(BOX, np.repeat(np.arange(300), 6), time_s, position, sigma, 1e-6)
-    fit = fit_region(pieces, box)
+    fit = fit_region(pieces, *box)
     rates = inflows_ul_s(fit)
     assert rates["in"].value == pytest.approx(30.0 * 200 * 100 / 1e9, rel=1e-3)
     assert rates["out"].value == pytest.approx(-rates["in"].value)
@@ -136,19 +144,13 @@ def test_exact_velocities_give_flow_rate_pressure_and_shear_of_the_channel(box):
     assert shear.maximum.value == pytest.approx(30.0 * wall.shear_per_um.max() * 1e-3, rel=0.03)
 
 
-def test_tracks_through_a_constriction_give_the_flow_and_its_error(constriction):
-    rng = np.random.default_rng(8)
-    amplitude = 10.0 * rng.normal(size=constriction.order.size) / np.maximum(constriction.order, 1.0) ** 2
-    amplitude[0] = 50.0
-    liquid = liquid_through(SEEN, 50.0, **COARSE)
-    liquid = type(liquid)(
-        constriction.flows.domain, constriction.flows.velocity @ amplitude, liquid.inflow_ul_s
-    )
-    place = anywhere(SEEN, 300, np.random.default_rng(9))
+def test_tracks_through_a_bend_give_the_flow_and_its_error(bend, flows_by_other_elements):
+    place = anywhere(BEND, 200, np.random.default_rng(9))
     off, stated, rates = [], [], []
-    for seed in range(3):
-        seen = detections(liquid, SEEN, 300, seed, substeps=2)
-        fit = fit_region(pieces_of(SEEN, **seen, diffusion_um2_s=0.2), constriction)
+    for seed in range(4):
+        liquid = liquid_with(flows_by_other_elements, seed)
+        seen = detections(liquid, BEND, 250, seed, longest=30, substeps=1)
+        fit = fit_region(pieces_of(BEND, **seen, diffusion_um2_s=0.2), *bend)
         velocity, error = velocity_at(fit, place)
         off.append(velocity - liquid.at(place))
         stated.append(error)
@@ -156,23 +158,32 @@ def test_tracks_through_a_constriction_give_the_flow_and_its_error(constriction)
         rates.append((rate.value - liquid.inflow_ul_s) / rate.standard_error)
         assert fit.settled
         assert not cell_residuals(fit).told.any()
-    assert 0.5 < np.sqrt(np.mean(np.square(off)) / np.mean(np.square(stated))) < 1.6
+    assert 0.6 < np.sqrt(np.mean(np.square(off)) / np.mean(np.square(stated))) < 1.5
     assert np.abs(rates).max() < 4.0
-    assert np.sqrt(np.mean(np.square(off))) < 0.01 * np.abs(liquid.at(place)).max()
+    assert np.sqrt(np.mean(np.square(off))) < 0.02 * np.abs(liquid.at(place)).max()
 
 
-def test_a_vortex_that_no_stokes_flow_has_is_told_where_it_is(constriction):
-    liquid = liquid_through(SEEN, 50.0, **COARSE)
-    seen = detections(liquid, SEEN, 400, 0, stuck=0.0, wrong=0.0, substeps=2)
-    pieces = pieces_of(SEEN, **seen, diffusion_um2_s=0.2)
+def liquid_with(flows, seed):
+    """50 um/s, and an inflow that is not developed: each detail half as strong as the one before."""
+    _, axis, across, up = flows.shapes
+    amplitude = 10.0 * np.random.default_rng(seed).normal(size=axis.size) * 0.5**across * 0.2**up
+    amplitude[axis == 2] *= 0.2
+    amplitude[0] = 50.0
+    return Liquid(flows.flows.domain, flows.flows.velocity @ amplitude, 50.0 * flows.inflow_um2[0, 0] / 1e9)
+
+
+def test_a_vortex_that_no_stokes_flow_has_is_told_where_it_is(bend, flows_by_other_elements):
+    liquid = liquid_with(flows_by_other_elements, 0)
+    seen = detections(liquid, BEND, 300, 0, stuck=0.0, wrong=0.0, longest=30, substeps=1)
+    pieces = pieces_of(BEND, **seen, diffusion_um2_s=0.2)
     x, y, _ = pieces.velocities.position_um
-    there = np.exp(-((x - 700.0) ** 2 + (y - 200.0) ** 2) / 50.0**2)
-    pieces.velocities.velocity_um_s[0] += 20.0 * there * (y - 200.0) / 50.0
-    pieces.velocities.velocity_um_s[1] -= 20.0 * there * (x - 700.0) / 50.0
-    cells = cell_residuals(fit_region(pieces, constriction))
+    there = np.exp(-((x - 300.0) ** 2 + (y - 100.0) ** 2) / 50.0**2)
+    pieces.velocities.velocity_um_s[0] += 20.0 * there * (y - 100.0) / 50.0
+    pieces.velocities.velocity_um_s[1] -= 20.0 * there * (x - 300.0) / 50.0
+    cells = cell_residuals(fit_region(pieces, *bend))
     assert cells.told.any()
     middle = (cells.low_um + cells.high_um)[:2, cells.told] / 2.0
-    assert np.hypot(*(middle - [[700.0], [200.0]])).min() < 110.0
+    assert np.hypot(*(middle - [[300.0], [100.0]])).min() < 110.0
 
 
 def test_regions_that_cannot_be_are_refused():
@@ -198,5 +209,6 @@ def test_regions_that_cannot_be_are_refused():
             region_from(table)
     few = np.full((3, 10), [[150.0], [100.0], [70.0]])
     pieces = pieces_of(BOX, np.zeros(10), np.arange(10) / 10.0, few, np.ones((3, 10)), 0.1)
+    flows = region_flows(domain_of(BOX, most_triangles=20, functions=3), (0, 0, 0))
     with pytest.raises(ConfigurationError, match="too few"):
-        fit_region(pieces, region_flows(domain_of(BOX, most_triangles=60, functions=3), (0, 0, 0)))
+        fit_region(pieces, flows, flows)

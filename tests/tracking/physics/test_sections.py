@@ -10,6 +10,7 @@ from acquisition.physics.channel_flow import channel_velocity_um_s
 from stream.errors import ConfigurationError
 from tracking.physics.sections.choice import profile_of
 from tracking.physics.sections.finite_elements import element_profile
+from tracking.physics.sections.rectangle import RectangleProfile
 from tracking.physics.sections.shapes import Ellipse, Rectangle, polygon
 
 TRAPEZOID = [(-150.0, 0.0), (150.0, 0.0), (80.0, 60.0), (-80.0, 60.0)]
@@ -30,6 +31,14 @@ def test_a_rectangles_flow_is_the_published_series(width, aspect):
     found = profile_of(section).at(y, z)
     published = channel_velocity_um_s(y, z, width, section.depth_um, section.area_um2 * 1e-9)
     assert found == pytest.approx(published, abs=2e-4)
+
+
+def test_a_flow_is_the_same_whatever_was_asked_of_it_before():
+    y, z = points_in(Rectangle(400.0, 100.0), 3000)
+    fresh, asked = RectangleProfile(400.0, 100.0, 2.0), RectangleProfile(400.0, 100.0, 2.0)
+    whole = asked.at(y, z)
+    assert (fresh.at(y[:7], z[:7]) == whole[:7]).all()
+    assert (asked.at(y[:7], z[:7]) == whole[:7]).all()
 
 
 @settings(max_examples=25, deadline=None)
@@ -157,8 +166,18 @@ def test_what_is_no_outline_is_refused(corners):
         polygon(corners)
 
 
-def test_lengths_must_be_positive_and_slip_and_thinning_do_not_go_together():
+@pytest.mark.parametrize(("slip_um", "index"), [(5.0, 0.8), (1.5, 1.2), (12.0, 0.6)])
+def test_a_power_law_liquid_that_slips_in_a_pipe_flows_as_its_closed_form_says(slip_um, index):
+    pipe = Ellipse(100.0, 100.0)
+    y, z = points_in(pipe)
+    elements, exact = element_profile(pipe, slip_um, index), profile_of(pipe, slip_um, index)
+    assert elements.resistance == pytest.approx(exact.resistance, rel=1e-3)
+    inside = exact.at(y, z) > 0
+    assert elements.at(y, z)[inside] == pytest.approx(exact.at(y, z)[inside], abs=5e-3)
+
+
+def test_lengths_slip_and_index_must_be_positive():
     with pytest.raises(ConfigurationError, match="depth of the channel's section is 0 um"):
         Rectangle(10.0, 0.0)
-    with pytest.raises(ConfigurationError, match="not both"):
-        profile_of(Rectangle(10.0, 10.0), slip_um=1.0, index=0.5)
+    with pytest.raises(ConfigurationError, match="index above 0"):
+        profile_of(Rectangle(10.0, 10.0), index=-0.5)

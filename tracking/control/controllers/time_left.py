@@ -34,8 +34,12 @@ class TimeLeft:
             if len(self._known) > KEPT:
                 del self._known[1:-1:2]
 
+    def known_at_s(self) -> float:
+        """When the error is, or was, the wanted one; infinite if never, NaN if unknown."""
+        return self._since_s + self._known[-1][0] + self.left_s() if self._known else math.nan
+
     def left_s(self) -> float:
-        """Time until the error is the wanted one, s: 0 if it is, infinite if it never will be, NaN if unknown."""
+        """Time from the last error until it is the wanted one, s: 0 if it is, infinite if never, NaN if unknown."""
         if not self._known:
             return math.nan
         times, squares = np.array(self._known).T

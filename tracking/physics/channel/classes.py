@@ -49,34 +49,24 @@ def classify(
     middle = np.median(velocity_um_s, axis=1, keepdims=True)
     broad = (BROADER * SIGMA_OF_MAD) ** 2 * np.median((velocity_um_s - middle) ** 2, axis=1, keepdims=True)
     broad = broad + np.median(variance, axis=1, keepdims=True) * BROADER**2 + variance
-    wrong = _log_density(velocity_um_s - middle, broad)
-    ratio = np.abs(residual_um_s) / np.sqrt(variance)
-    dispersion = np.maximum(SIGMA_OF_MAD * np.median(ratio, axis=1), LEAST_DISPERSION)
+    # Logarithms of normal densities, but for a constant, in parts that do not change from round to round.
+    square, of_rest = residual_um_s**2 / variance, velocity_um_s**2 / own_variance
+    log_variance, log_of_rest = np.log(variance).sum(axis=0), np.log(own_variance).sum(axis=0)
+    logs = np.empty((3, residual_um_s.shape[1]))
+    wrong = -0.5 * ((velocity_um_s - middle) ** 2 / broad + np.log(broad)).sum(axis=0)
+    dispersion = np.maximum(SIGMA_OF_MAD * np.median(np.sqrt(square), axis=1), LEAST_DISPERSION)
     shares = np.array(FIRST_SHARES)
     probability = np.empty((3, residual_um_s.shape[1]))
     for _ in range(ROUNDS):
-        square = dispersion[:, None] ** 2
-        logs = (
-            np.stack(
-                [
-                    _log_density(residual_um_s, variance * square),
-                    _log_density(velocity_um_s, own_variance * square),
-                    wrong,
-                ]
-            )
-            + np.log(shares)[:, None]
-        )
+        precision, log_of_all = 1.0 / dispersion**2, np.log(dispersion**2).sum()
+        logs[FOLLOWS] = -0.5 * (precision @ square + log_variance + log_of_all) + np.log(shares[FOLLOWS])
+        logs[STUCK] = -0.5 * (precision @ of_rest + log_of_rest + log_of_all) + np.log(shares[STUCK])
+        logs[WRONG] = wrong + np.log(shares[WRONG])
         probability = np.exp(logs - logs.max(axis=0))
         probability /= probability.sum(axis=0)
         follows = probability[FOLLOWS]
         shares = probability.sum(axis=1) + HELD_TRACKS * np.array(FIRST_SHARES)
         shares /= shares.sum()
-        spread = (follows * ratio**2).sum(axis=1) / max(follows.sum(), 1e-300)
+        spread = square @ follows / max(float(follows.sum()), 1e-300)
         dispersion = np.maximum(np.sqrt(spread), LEAST_DISPERSION)
     return Classes(probability, shares, dispersion)
-
-
-def _log_density(deviation: FloatArray, variance: FloatArray) -> FloatArray:
-    """Logarithm of a normal density over the axes, (M,), but for a constant."""
-    density: FloatArray = -0.5 * (deviation**2 / variance + np.log(variance)).sum(axis=0)
-    return density

@@ -6,7 +6,7 @@ parameters, carried on by numerical derivatives (delta method).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from tracking.physics.channel.fit import ChannelFit, difference_of
 from tracking.physics.channel.model import flow_of, section_of, velocity_at
-from tracking.physics.channel.parameters import INDEX, VELOCITY
+from tracking.physics.channel.parameters import INDEX, PARAMETERS, VELOCITY
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -50,12 +50,20 @@ class WallShear:
 
 
 def with_errors(
-    fit: ChannelFit, function: Callable[[FloatArray], FloatArray]
+    fit: ChannelFit,
+    function: Callable[[FloatArray], FloatArray],
+    depends_on: Collection[int] = range(len(PARAMETERS)),
 ) -> tuple[FloatArray, FloatArray]:
-    """Values of a function of the parameters (10,), and their standard errors, of the same shape."""
+    """Values of a function of the parameters (10,), and their standard errors, of the same shape.
+
+    It is evaluated for each free one of those that it `depends_on`.
+    """
     here = np.asarray(function(fit.theta))
     columns = []
     for parameter in fit.prior.free:
+        if parameter not in depends_on:
+            columns.append(np.zeros_like(here))
+            continue
         moved = fit.theta.copy()
         moved[parameter] += difference_of(fit.theta, int(parameter))
         columns.append((function(moved) - here) / difference_of(fit.theta, int(parameter)))

@@ -47,13 +47,16 @@ class Expected:
 
 def axes_of(theta: FloatArray) -> FloatArray:
     """Unit vectors along the channel, across it and up, as columns (3, 3)."""
-    yaw, pitch, roll = np.radians(theta[[YAW, PITCH, ROLL]])
+    yaw, pitch, roll = (math.radians(theta[angle]) for angle in (YAW, PITCH, ROLL))
     cy, sy, cp, sp, cr, sr = (f(a) for a in (yaw, pitch, roll) for f in (math.cos, math.sin))
-    turn = np.array([[cy, -sy, 0.0], [sy, cy, 0.0], [0.0, 0.0, 1.0]])
-    rise = np.array([[cp, 0.0, -sp], [0.0, 1.0, 0.0], [sp, 0.0, cp]])
-    lean = np.array([[1.0, 0.0, 0.0], [0.0, cr, -sr], [0.0, sr, cr]])
-    axes: FloatArray = turn @ rise @ lean
-    return axes
+    # The turn about the height (yaw) of the one about y (pitch) of the one about x (roll), multiplied out.
+    return np.array(
+        [
+            [cy * cp, -sy * cr - cy * sp * sr, sy * sr - cy * sp * cr],
+            [sy * cp, cy * cr - sy * sp * sr, -cy * sr - sy * sp * cr],
+            [sp, cp * sr, cp * cr],
+        ]
+    )
 
 
 def in_section(theta: FloatArray, reference_x_um: float, position_um: FloatArray) -> FloatArray:

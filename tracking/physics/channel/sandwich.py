@@ -31,9 +31,26 @@ def robust_covariance(
     residual: FloatArray,
     confidence: FloatArray,
     follows: FloatArray,
-    group: IntArray | None = None,
 ) -> FloatArray:
     """The sandwich (White, Econometrica 50, 1, 1982), (P, P), of a fit of P parameters to M tracks.
+
+    See `parts_of_covariance`.
+    """
+    firm, scatter = parts_of_covariance(jacobian, weight, residual, confidence, follows)
+    inverse = safe_inverse(firm + np.diag(confidence))
+    covariance: FloatArray = inverse @ (scatter + np.diag(confidence)) @ inverse
+    return covariance
+
+
+def parts_of_covariance(
+    jacobian: FloatArray,
+    weight: FloatArray,
+    residual: FloatArray,
+    confidence: FloatArray,
+    follows: FloatArray,
+    group: IntArray | None = None,
+) -> tuple[FloatArray, FloatArray]:
+    """How much pull the tracks lose, and how much of it is chance, by parameter: (P, P) each.
 
     `jacobian` (axes, M, P), `weight` and `residual` (axes, M) are those at its end, `confidence` (P,) is 1 /
     sigma^2 of what was known before, and `follows` (M,) the probability with which each track counts. The
@@ -58,6 +75,4 @@ def robust_covariance(
     square = weight * residual**2  # follows * residual^2 / variance
     firm = 1.0 - ((1.0 - follows) * square).sum(axis=1) / max(float(follows.sum()), 1e-300)
     firm = np.maximum(firm, LEAST_FIRM)
-    inverse = safe_inverse(np.tensordot(weighted * firm[:, None, None], jacobian, both) + np.diag(confidence))
-    covariance: FloatArray = inverse @ (scores.T @ scores + np.diag(confidence)) @ inverse
-    return covariance
+    return np.tensordot(weighted * firm[:, None, None], jacobian, both), scores.T @ scores

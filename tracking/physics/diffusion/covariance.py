@@ -15,7 +15,7 @@ the times: both sums are linear in D and s, so that the pooled estimate has no b
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +58,10 @@ class Moments:
             self.steps[chosen],
             self.drift,
         )
+
+    def along(self, axes: IntArray) -> Moments:
+        """Those along some axes."""
+        return replace(self, found=self.found[axes])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,8 +168,9 @@ def solve(
         sums, which = sums.of(used), which[used]
         factor = None if factor is None else factor[:, used]
     steps = np.bincount(which, sums.steps, groups).astype(np.int64)
-    pairs, place = np.unique(np.stack([which, sums.track]), axis=1, return_inverse=True)
-    owner, cluster = pairs[0].astype(np.int64), place.reshape(-1).astype(np.int64)
+    names, of_name = np.unique(sums.track, return_inverse=True)
+    pairs, cluster = np.unique(which * names.size + of_name, return_inverse=True)
+    owner = pairs // max(names.size, 1)
     tracks = np.bincount(owner, minlength=groups)
     value = np.full((axes, groups, 2), np.nan)
     covariance = np.full((axes, groups, 2, 2), np.nan)

@@ -38,6 +38,7 @@ from tracking.physics.diffusion.shear import (
     corrected,
     excess_um2_s,
     known_shear,
+    known_well,
     noise_of_shear,
     shear_of,
     without_shear,
@@ -192,7 +193,7 @@ def diffusion_of(
     raw = segments
     if drift:
         flow = shear_of(segments) if gradient is None else known_shear(gradient(segments.place_um))
-        shear = excess_um2_s(segments, flow, _known_well(first))
+        shear = excess_um2_s(segments, flow, known_well(first.um2_s[:, 0], first.standard_error_um2_s[:, 0]))
         chosen = shear > WORTH_CORRECTING * np.abs(first.um2_s[:, 0] - shear)
         shear = np.where(chosen, shear, 0.0)
         if chosen.any():
@@ -259,16 +260,6 @@ def diffusion_of(
         segments,
         sums,
     )
-
-
-def _known_well(first: Estimates) -> FloatArray:
-    """D of each axis, (axes,); where it is not known to half of itself, that of the axis that is known best."""
-    d, error = first.um2_s[:, 0], first.standard_error_um2_s[:, 0]
-    sure = error < d / 2.0
-    if not sure.any():
-        return d
-    best = d[sure][np.argmin(error[sure])]
-    return np.where(sure, d, best)
 
 
 def _common(

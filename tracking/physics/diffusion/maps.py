@@ -103,14 +103,6 @@ def along(result: DiffusionResult, axis: int, edges_um: npt.ArrayLike) -> Diffus
     return in_cells(result, _bin(result.segments.place_um[axis], edges), edges.size - 1)
 
 
-def in_plane(result: DiffusionResult, x_edges_um: npt.ArrayLike, y_edges_um: npt.ArrayLike) -> DiffusionMap:
-    """D in a grid over x and y; cell = row of y times the number of columns + column of x."""
-    x, y = np.asarray(x_edges_um, np.float64), np.asarray(y_edges_um, np.float64)
-    column, row = _bin(result.segments.place_um[0], x), _bin(result.segments.place_um[1], y)
-    cell = np.where((column >= 0) & (row >= 0), row * (x.size - 1) + column, -1)
-    return in_cells(result, cell, (x.size - 1) * (y.size - 1))
-
-
 def _bin(values: FloatArray, edges: FloatArray) -> IntArray:
     which = np.searchsorted(edges, values, side="right") - 1
     which[values == edges[-1]] = edges.size - 2

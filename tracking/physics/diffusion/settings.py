@@ -60,6 +60,11 @@ class DiffusionSettings(Section):
         return self
 
     @property
+    def asked_for(self) -> bool:
+        """Whether anything is given: D then matters enough for a map of it."""
+        return self != DiffusionSettings()
+
+    @property
     def known_viscosity_mpa_s(self) -> float | None:
         """The viscosity as it is given, or that of water at the temperature that is given."""
         if self.viscosity_mpa_s is not None or not self.water or self.temperature_c is None:

@@ -19,6 +19,7 @@ from tracking.physics.diffusion.drift import SEGMENTS_A_TERM, powers, terms_of
 from tracking.physics.diffusion.segments import Segments
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 WORTH_CORRECTING = 0.01
@@ -52,26 +53,33 @@ def known_shear(gradient: FloatArray) -> Shear:
 
 
 def shear_of(segments: Segments) -> Shear:
-    """The gradients of a quadratic field through the velocities of the segments; 0 with too few of them."""
-    axes, count = segments.place_um.shape
+    """`gradients` of the segments."""
+    return gradients(segments.place_um, segments.moved_um.sum(axis=2), segments.over_s.sum(axis=1))
+
+
+def gradients(place_um: FloatArray, moved_um: FloatArray, total_s: FloatArray) -> Shear:
+    """The gradients of a quadratic field through the velocities of K segments; 0 with too few of them.
+
+    `place_um` and `moved_um` (axes, K) are mean place and displacement of each in its time `total_s` (K,).
+    """
+    axes, count = place_um.shape
     gradient, variance = np.zeros((2, axes, axes, count))
     if count < SEGMENTS_A_TERM * len(powers(axes)):
         return Shear(gradient, variance)
-    middle, width = segments.place_um.mean(axis=1), segments.place_um.std(axis=1)
+    middle, width = place_um.mean(axis=1), place_um.std(axis=1)
     width[width == 0] = 1.0
-    r = (segments.place_um - middle[:, None]) / width[:, None]
-    total = segments.over_s.sum(axis=1)
-    velocity = segments.moved_um.sum(axis=2) / total
-    terms = terms_of(segments.place_um, middle, width)
+    r = (place_um - middle[:, None]) / width[:, None]
+    velocity = moved_um / total_s
+    terms = terms_of(place_um, middle, width)
     slopes = np.zeros((axes, *terms.shape))
     for b in range(axes):
         slopes[b, 1 + b] = 1.0 / width[b]
         for at, (i, j) in enumerate(powers(axes)[1 + axes :], start=1 + axes):
             slopes[b, at] = ((i == b) * r[j] + (j == b) * r[i]) / width[b]
-    inverse = np.linalg.pinv((terms * total) @ terms.T)
+    inverse = np.linalg.pinv((terms * total_s) @ terms.T)
     for axis in range(axes):
-        fitted = inverse @ (terms * total) @ velocity[axis]
-        scatter = float((total * (velocity[axis] - fitted @ terms) ** 2).sum()) / (count - len(terms))
+        fitted = inverse @ (terms * total_s) @ velocity[axis]
+        scatter = float((total_s * (velocity[axis] - fitted @ terms) ** 2).sum()) / (count - len(terms))
         for b in range(axes):
             if b != axis:
                 gradient[axis, b] = fitted @ slopes[b]
@@ -80,17 +88,29 @@ def shear_of(segments: Segments) -> Shear:
 
 
 def excess_um2_s(segments: Segments, shear: Shear, um2_s: FloatArray) -> FloatArray:
-    """What shear adds to D of each axis (axes,) in these segments, if D is `um2_s` (axes,).
+    """`excess_of` the segments."""
+    return excess_of(shear, segments.steps, segments.over_s.sum(axis=1), um2_s)
+
+
+def excess_of(shear: Shear, steps: IntArray, total_s: FloatArray, um2_s: FloatArray) -> FloatArray:
+    """What shear adds to D of each axis (axes,), if D is `um2_s` (axes,), in K segments of so many displacements.
 
     0 where the gradients are not larger than their standard errors would make them.
     """
-    n = segments.steps
-    weight = segments.over_s.sum(axis=1) ** 2 / (2.0 * max(int(n.sum()), 1))
+    weight = total_s**2 / (2.0 * max(int(steps.sum()), 1))
     d = np.maximum(np.nan_to_num(um2_s), 0.0)
     by_chance = np.einsum("abk,k,b->a", shear.variance, weight, d)
     excess = np.einsum("abk,k,b->a", shear.gradient**2, weight, d) - by_chance
     found: FloatArray = np.where(excess > SURE * by_chance, excess, 0.0)
     return found
+
+
+def known_well(um2_s: FloatArray, error_um2_s: FloatArray) -> FloatArray:
+    """D of each axis, (axes,); where it is not known to half of itself, that of the axis that is known best."""
+    sure = error_um2_s < um2_s / 2.0
+    if not sure.any():
+        return um2_s
+    return np.where(sure, um2_s, um2_s[sure][np.argmin(error_um2_s[sure])])
 
 
 def without_shear(segments: Segments, shear: Shear, chosen: BoolArray) -> Segments:

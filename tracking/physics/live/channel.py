@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from tracking.physics.live.cells import Cells
 from tracking.physics.live.pump_history import PumpHistory
 from tracking.physics.live.running_tracks import LONGEST_S, RunningTracks
 from tracking.physics.sections.shapes import Section
-from tracking.physics.tracks.velocities import TrackVelocities
+from tracking.physics.tracks.velocities import TrackVelocities, joined
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -47,6 +47,8 @@ FEWEST = 20
 """Tracks that are compared at least: the scatter of fewer says too little of its own error."""
 MOST = 400
 """Tracks that are compared at most: their mean is known to a part in 500 then, and more only cost time."""
+SOME = 50
+"""Of their places at which the fit's error is taken: it differs little between them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,6 +107,10 @@ class LiveChannel:
         self.from_s = -math.inf
         self.tracks = 0
 
+    def warmup(self) -> None:
+        """Compile, or load what was compiled before. Before the first frame."""
+        self._running.warmup()
+
     def take_in(self, tracks: Tracks) -> None:
         """Take in the tracks of one frame."""
         now_s = self._time_s = tracks.info.time_s
@@ -129,8 +135,8 @@ class LiveChannel:
         if self._has_changed:
             self._has_changed = False
             self._begin_anew(self._time_s)
-        parts, anew, self._anew = self._running.ended(), self._anew, False
-        new = self._at_reference(joined(parts)) if parts else None
+        ended, anew, self._anew = self._running.ended(), self._anew, False
+        new = self._at_reference(ended) if len(ended) else None
         return Batch(self._time_s, self._from_s, anew, new)
 
     def _at_reference(self, tracks: TrackVelocities) -> TrackVelocities:
@@ -258,17 +264,12 @@ def differs(fit: ChannelFit, tracks: TrackVelocities, expected: Expected, place_
     ratio = (along @ tracks.velocity_um_s)[fast] / model[fast]
     own = math.sqrt(math.pi / 2.0) * robust_sigma(ratio) / math.sqrt(fast.size)
 
+    some = place_um[:, fast[:: max(fast.size // SOME, 1)]]
+
     def mean_speed(theta: FloatArray) -> FloatArray:
-        speed = velocity_at(fit.section, theta, fit.reference_x_um, place_um[:, fast])
+        speed = velocity_at(fit.section, theta, fit.reference_x_um, some)
         return np.array((along @ speed).mean())
 
     value, error = with_errors(fit, mean_speed)
     sigma = math.hypot(own, float(error) / max(abs(float(value)), 1e-300))
     return abs(float(np.median(ratio)) - 1.0) > max(CHANGED, SIGNIFICANCE * sigma)
-
-
-def joined(parts: list[TrackVelocities]) -> TrackVelocities:
-    """All tracks of several parts (at least one)."""
-    return TrackVelocities(
-        *(np.concatenate([getattr(part, f.name) for part in parts], axis=-1) for f in fields(TrackVelocities))
-    )

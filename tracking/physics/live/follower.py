@@ -13,14 +13,19 @@ from stream.messages import FrameInfo, Tracks
 from tracking.physics.channel.fit import ChannelFit
 from tracking.physics.channel.parameters import VELOCITY, Prior
 from tracking.physics.live.channel import Batch, LiveChannel, moves
+from tracking.physics.live.diffusion_of_looks import along_y
 from tracking.physics.live.findings import FlowFindings, Number
-from tracking.physics.live.running_diffusion import RunningDiffusion
-from tracking.physics.live.telling import findings_of
+from tracking.physics.live.running_diffusion import LOOKS, RunningDiffusion
+from tracking.physics.live.telling import Look, findings_of, look_at
 from tracking.physics.sections.shapes import Section
 
 PERIOD_S = 1.0
 """Time between two fits, s. Shorter costs in proportion (15 CPU-ms a fit) and says little more: a fit is of the
 flow of seconds."""
+LOOK_S = 3.0
+"""Time between two looks at whether the flow is another one than the model's, s, which cost as much as a fit. One
+is made of the first fit, and after each change of the flow: what is wrong with a channel is told at once, what
+comes to be wrong with it so much later."""
 WITHOUT_DIFFUSION_S = 2.0
 """How long to wait for the first diffusion coefficient, s; then tracks are taken in with 0 until it is known. It is
 in the weights only."""
@@ -59,10 +64,17 @@ class FlowFollower:
             section, prior, 0.0, refraction_factor=refraction_factor, memory_s=memory_s, settle_s=settle_s
         )
         self._diffusion = RunningDiffusion(refraction_factor)
+        self._channel.warmup()
+        self._diffusion.warmup()
         self._knows_diffusion = False
+        # Across the flow: along it, particles that diffuse between layers of different velocity spread more, by a
+        # part of (shear rate * time)^2 / 3 of D, as much as D itself near a wall.
+        self._diffusion_um2_s = math.nan, math.nan
         self._y_um: tuple[float, float] | None = None
         self._began_s = self._due_s = math.nan
         self._info: FrameInfo | None = None
+        self._looked: Look | None = None
+        self._looked_from_s = self._look_s = math.nan
         self._worker = ThreadPoolExecutor(1, "liveptv-flow") if in_thread else None
         self._running: Future[LiveFlow | None] | None = None
         self._found: LiveFlow | None = None
@@ -75,10 +87,10 @@ class FlowFollower:
         self._diffusion.update(tracks)
         if self._knows_diffusion or info.time_s - self._began_s > WITHOUT_DIFFUSION_S:
             self._channel.take_in(tracks)
-            self._widen(tracks)
         self._take_result()
         if info.time_s >= self._due_s and self._running is None:
             self._due_s = info.time_s + PERIOD_S
+            self._widen(tracks)
             self._begin(info)
 
     def poll(self) -> LiveFlow | None:
@@ -93,7 +105,7 @@ class FlowFollower:
             if self._running is not None:
                 self._running.result()
             self._take_result()
-            self._begin(self._info)
+            self._begin(self._info, looks=1)
             if self._running is not None:
                 self._running.result()
         return self.poll()
@@ -103,11 +115,13 @@ class FlowFollower:
         if self._worker is not None:
             self._worker.shutdown(wait=False, cancel_futures=True)
 
-    def _begin(self, info: FrameInfo) -> None:
+    def _begin(self, info: FrameInfo, *, looks: int = LOOKS) -> None:
         batch = self._channel.collect()
         pump = self._channel.pump
         factor, set_point = pump.factor, pump.now_ul_s
-        work: Callable[[], LiveFlow | None] = lambda: self._renew(batch, info, factor, set_point)  # noqa: E731
+        work: Callable[[], LiveFlow | None] = lambda: self._renew(  # noqa: E731
+            batch, info, factor, set_point, looks
+        )
         if self._worker is None:
             self._found = work() or self._found
         else:
@@ -125,42 +139,38 @@ class FlowFollower:
             low, high = self._y_um or (math.inf, -math.inf)
             self._y_um = min(low, float(y.min())), max(high, float(y.max()))
 
-    def _renew(self, batch: Batch, info: FrameInfo, factor: float, set_point_ul_s: float) -> LiveFlow | None:
+    def _renew(
+        self, batch: Batch, info: FrameInfo, factor: float, set_point_ul_s: float, fresh_looks: int
+    ) -> LiveFlow | None:
         """Fit, test, and tell. In the thread."""
-        d, error = self._across()
-        if d is not None:
-            self._knows_diffusion = True
-            self._channel.follow_diffusion(max(d, 0.0))
+        looks = self._diffusion.renewed(fresh_looks)
+        if looks is not None:
+            self._diffusion_um2_s = across = along_y(looks)
+            if math.isfinite(across[0]):
+                self._knows_diffusion = True
+                self._channel.follow_diffusion(max(across[0], 0.0))
+        d, error = self._diffusion_um2_s
         fit = self._channel.renew(batch)
-        tests = self._channel.misfit()
-        if fit is None or tests is None or self._y_um is None or not moves(fit):
+        if fit is None or self._y_um is None or not moves(fit):
             return None
+        from_s = self._channel.from_s
+        if self._looked is None or self._looked_from_s != from_s or info.time_s >= self._look_s:
+            self._looked, self._looked_from_s, self._look_s = look_at(fit), from_s, info.time_s + LOOK_S
         now = at_flow(fit, factor)
         findings = findings_of(
             now,
-            tests,
+            self._looked,
             self._viscosity_pa_s,
             self._y_um,
             told=lambda name: self._channel.told(fit, name),
             frame=info.frame,
             time_s=info.time_s,
-            from_s=self._channel.from_s,
+            from_s=from_s,
             tracks=self._channel.tracks,
             set_point_ul_s=set_point_ul_s if math.isfinite(set_point_ul_s) else None,
-            diffusion_um2_s=None if d is None or error is None else Number(d, error),
+            diffusion_um2_s=Number(d, error) if math.isfinite(d) and math.isfinite(error) else None,
         )
         return LiveFlow(now, findings, self._viscosity_pa_s, self._factor)
-
-    def _across(self) -> tuple[float | None, float | None]:
-        """D across the flow, along y, um^2/s, and its standard error.
-
-        Along the flow, particles that diffuse between layers of different velocity spread more: by a part of
-        (shear rate * time)^2 / 3 of D, as much as D itself near a wall.
-        """
-        for axis in self._diffusion.facts()["axes"]:
-            if axis["axis"] == "y":
-                return axis["um2_s"], axis["error_um2_s"]
-        return None, None
 
 
 def at_flow(fit: ChannelFit, factor: float) -> ChannelFit:

@@ -24,9 +24,10 @@ class PumpHistory:
     `reference_ul_s` is the set-point that the flow is fitted at, `now_ul_s` the present one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kept: int | None = KEPT) -> None:
+        """`kept`: how many of the last changes are remembered; None: all."""
         self.reference_ul_s = self.now_ul_s = math.nan
-        self._changes: deque[tuple[float, float]] = deque(maxlen=KEPT)
+        self._changes: deque[tuple[float, float]] = deque(maxlen=kept)
         self._seen = False
 
     def see(self, time_s: float, flow_ul_s: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ from scipy.stats import norm
 
 from tracking.physics.channel.derived import UM3_PER_UL, UM_PER_M, with_errors
 from tracking.physics.channel.fit import ChannelFit
-from tracking.physics.channel.misfit import FEWEST_IN_A_CELL, Misfit
+from tracking.physics.channel.misfit import FEWEST_IN_A_CELL, misfit
 from tracking.physics.channel.model import axes_of, flow_of, section_of, velocity_at
-from tracking.physics.channel.parameters import INDEX, PARAMETERS, VELOCITY
+from tracking.physics.channel.parameters import DEPTH, INDEX, PARAMETERS, SLIP, VELOCITY, WIDTH
 from tracking.physics.live.findings import (
     FittedProfile,
     FlowFindings,
@@ -35,9 +36,28 @@ FALSE_ALARMS = 0.01
 DIGITS = 6
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """Whether and where the flow is another one than the model's."""
+
+    told: list[str]
+    tests: dict[str, Test]
+    residuals: Residuals
+
+
+def look_at(fit: ChannelFit) -> Look:
+    """Test the residuals of a fit, and map them."""
+    tests = misfit(fit)
+    return Look(
+        list(tests.told),
+        {name: Test(_short(one.p), _short(one.size)) for name, one in tests.tests.items()},
+        _residuals(fit),
+    )
+
+
 def findings_of(
     fit: ChannelFit,
-    tests: Misfit,
+    looked: Look,
     viscosity_pa_s: float | None,
     y_um: tuple[float, float],
     **more: Any,
@@ -51,25 +71,31 @@ def findings_of(
     share = (np.arange(OVER_SECTION) + 0.5) / OVER_SECTION
     y, z = (grid.ravel() for grid in np.meshgrid(share - 0.5, share))
 
-    def all_of_it(theta: FloatArray) -> FloatArray:
-        """Every quantity at once, so that each derivative solves the flow once."""
+    def of_section(theta: FloatArray) -> FloatArray:
+        """Every quantity that does not depend on where the channel is, so that each derivative solves the flow
+        once."""
         flow, section = flow_of(fit.section, theta), section_of(fit.section, theta)
         wall = flow.wall()
         speed = theta[VELOCITY]
         rate = (abs(speed) * wall.shear_per_um) ** theta[INDEX]
         fall = math.copysign(abs(speed) ** theta[INDEX] * flow.resistance * UM_PER_M, speed)
         over = speed * flow.at(y * section.width_um, z * section.depth_um)
-        profile = velocity_at(fit.section, theta, fit.reference_x_um, places)[0].reshape(HEIGHTS, ACROSS)
         most = speed * flow.at(np.zeros(1), np.array([section.depth_um / 2.0]))
         return np.concatenate(
             [
                 [speed * section.area_um2 / UM3_PER_UL, np.average(rate, weights=wall.length_um), fall],
-                most, rate, over, profile.mean(axis=1),
+                most, rate, over,
             ]
         )  # fmt: skip
 
-    value, error = with_errors(fit, all_of_it)
-    walls = value.size - 4 - y.size - HEIGHTS
+    def profile(theta: FloatArray) -> FloatArray:
+        velocity = velocity_at(fit.section, theta, fit.reference_x_um, places)[0]
+        mean: FloatArray = velocity.reshape(HEIGHTS, ACROSS).mean(axis=1)
+        return mean
+
+    value, error = with_errors(fit, of_section, (VELOCITY, WIDTH, DEPTH, SLIP, INDEX))
+    along, along_error = with_errors(fit, profile)
+    walls = value.size - 4 - y.size
     largest = 4 + int(np.argmax(value[4 : 4 + walls]))
     over_error = error[4 + walls : 4 + walls + y.size]
     most = float(np.abs(value[4 + walls : 4 + walls + y.size]).max()) or 1.0
@@ -88,10 +114,10 @@ def findings_of(
         max_shear_pa=shear[1],
         pressure_gradient_pa_m=shear[2],
         profile_error=_short(float(np.sqrt(np.mean(over_error**2))) / most),
-        profile=FittedProfile(_shorts(heights), _shorts(value[-HEIGHTS:]), _shorts(error[-HEIGHTS:])),
-        residuals=_residuals(fit),
-        told=list(tests.told),
-        tests={name: Test(_short(one.p), _short(one.size)) for name, one in tests.tests.items()},
+        profile=FittedProfile(_shorts(heights), _shorts(along), _shorts(along_error)),
+        residuals=looked.residuals,
+        told=looked.told,
+        tests=looked.tests,
         stuck=_short(float(fit.classes.shares[1])),
         wrong=_short(float(fit.classes.shares[2])),
         **more,

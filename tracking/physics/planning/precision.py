@@ -22,11 +22,10 @@ from tracking.physics.channel.parameters import (
     WIDTH,
     Prior,
 )
-from tracking.physics.live.channel import joined
 from tracking.physics.planning.tracks import tracks_of
 from tracking.physics.planning.view import Slices, View
 from tracking.physics.sections.shapes import Section
-from tracking.physics.tracks.velocities import TrackVelocities
+from tracking.physics.tracks.velocities import TrackVelocities, joined
 
 FloatArray = npt.NDArray[np.float64]
 

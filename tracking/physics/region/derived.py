@@ -3,22 +3,27 @@ shear."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from numpy.polynomial import legendre
+from skfem.quadrature import get_quadrature
 
 from tracking.physics.channel.derived import Estimate
 from tracking.physics.region.fit import RegionFit
 from tracking.physics.region.geometry import Region
-from tracking.physics.region.inflow import UM3_PER_UL
+from tracking.physics.region.inflow import UM3_PER_UL, RegionFlows
+from tracking.physics.region.stokes import Domain, StokesFlows
 from tracking.physics.sections.mesh import distance_from
 
 FloatArray = npt.NDArray[np.float64]
 
 WALL_STEP = 0.125
 """Pieces of the side walls, over the depth."""
+FLOOR_ORDER = 4
+"""Order of the quadrature over floor and ceiling: six pieces of each triangle."""
 WALL_LEVELS = 6
 """Pieces of the side walls over the depth (Gauss)."""
 NEAR_WALL = 1e-4
@@ -46,92 +51,121 @@ class RegionShear:
 
 def velocity_at(fit: RegionFit, position_um: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
     """Velocity and its standard error, um/s, (3, K) each, at positions (3, K); 0 outside the region."""
-    flows = fit.flows.flows
-    matrix, _ = flows.domain.interpolation(np.asarray(position_um, np.float64))
-    return fit.with_error(np.stack([matrix @ flows.velocity[axis] for axis in range(3)]))
+    places = np.asarray(position_um, np.float64)
+
+    def velocity(flows: RegionFlows) -> FloatArray:
+        matrix, _ = flows.flows.domain.interpolation(places)
+        return np.stack([matrix @ flows.flows.velocity[axis] for axis in range(3)])
+
+    return fit.with_error(velocity)
 
 
 def inflows_ul_s(fit: RegionFit) -> dict[str, Estimate]:
     """Flow rate into the region through each opening, uL/s; below 0 where liquid flows out."""
-    values, errors = fit.with_error(fit.flows.inflow_um2 / UM3_PER_UL)
-    names = [name for name, _ in fit.flows.flows.domain.region.openings]
-    return {name: Estimate(float(v), float(e)) for name, v, e in zip(names, values, errors, strict=True)}
+    return _by_opening(fit, lambda flows: flows.inflow_um2 / UM3_PER_UL)
 
 
 def pressures_pa(fit: RegionFit, viscosity_pa_s: float) -> dict[str, Estimate]:
     """Mean pressure on each opening less that on the last one, Pa."""
-    domain = fit.flows.flows.domain
-    names = [name for name, _ in domain.region.openings]
-    means = [_mean_pressure(fit, side) for _, side in domain.region.openings]
-    apart = np.stack([mean - means[-1] for mean in means]) * viscosity_pa_s / domain.unit_um
-    values, errors = fit.with_error(apart)
+
+    def pressures(flows: RegionFlows) -> FloatArray:
+        means = [_mean_pressure(flows, side) for _, side in flows.flows.domain.region.openings]
+        return np.stack([mean - means[-1] for mean in means]) * viscosity_pa_s / flows.flows.domain.unit_um
+
+    return _by_opening(fit, pressures)
+
+
+def _by_opening(fit: RegionFit, quantity: Callable[[RegionFlows], FloatArray]) -> dict[str, Estimate]:
+    values, errors = fit.with_error(quantity)
+    names = [name for name, _ in fit.flows.flows.domain.region.openings]
     return {name: Estimate(float(v), float(e)) for name, v, e in zip(names, values, errors, strict=True)}
 
 
-def _mean_pressure(fit: RegionFit, side: int) -> FloatArray:
+def _mean_pressure(flows: RegionFlows, side: int) -> FloatArray:
     """Mean pressure (S,) on an opening, in the domain's units: only the constant of the depth has a mean."""
-    domain = fit.flows.flows.domain
+    domain = flows.flows.domain
     start, end = (corner / domain.unit_um for corner in domain.region.side_um(side))
     width = float(np.linalg.norm(end - start))
-    corner = np.flatnonzero(distance_from(np.stack([start, end]), domain.mesh.p.T) < 1e-9 * width)
-    place = (domain.mesh.p.T[corner] - start) @ (end - start) / width
+    nodes = domain.pressure_basis.doflocs.T
+    on_it = np.flatnonzero(distance_from(np.stack([start, end]), nodes) < 1e-9 * width)
+    place = (nodes[on_it] - start) @ (end - start) / width
     order = np.argsort(place)
-    row = domain.pressure_basis.nodal_dofs[0][corner[order]] * domain.functions
-    mean: FloatArray = np.trapezoid(fit.flows.flows.pressure[row], place[order], axis=0) / width
+    row = on_it[order] * domain.functions
+    mean: FloatArray = np.trapezoid(flows.flows.pressure[row], place[order], axis=0) / width
     return mean
 
 
 def wall_shear(fit: RegionFit, viscosity_pa_s: float) -> RegionShear:
     """Shear stress on floor, ceiling and side walls."""
-    place, area, rate = _shear_rates(fit)
-    vector, _ = fit.with_error(rate)
+    walls = wall_pieces(fit.flows.flows.domain)
+    vector = shear_rates(fit.flows.flows, walls) @ fit.amplitude
     size = np.linalg.norm(vector, axis=0)
     towards = np.divide(vector, size, out=np.zeros_like(vector), where=size > 0)
-    along = (
-        np.einsum("aw,aws->ws", towards, rate) * viscosity_pa_s
-    )  # |shear| changes as its part along itself
+
+    def along(flows: RegionFlows) -> FloatArray:  # |shear| changes as its part along itself
+        rates = shear_rates(flows.flows, walls)
+        stress: FloatArray = np.einsum("aw,aws->ws", towards, rates) * viscosity_pa_s
+        return stress
+
     stress, error = fit.with_error(along)
-    mean, mean_error = fit.with_error(area @ along / area.sum())
+    mean, mean_error = fit.with_error(lambda flows: walls.area_um2 @ along(flows) / walls.area_um2.sum())
     region = fit.flows.flows.domain.region
-    corners = region.reentrant_um
-    apart = np.full(area.size, np.inf)
-    for corner in corners:
-        apart = np.minimum(apart, np.hypot(*(place[:2] - corner[:, None])))
+    apart = np.full(stress.size, np.inf)
+    for corner in region.reentrant_um:
+        apart = np.minimum(apart, np.hypot(*(walls.place_um[:2] - corner[:, None])))
     most = int(np.argmax(np.where(apart >= NEAR_CORNER * region.depth_um, stress, -np.inf)))
     return RegionShear(
-        place,
-        area,
+        walls.place_um,
+        walls.area_um2,
         stress,
         error,
         Estimate(float(mean), float(mean_error)),
         Estimate(float(stress[most]), float(error[most])),
-        place[:, most],
+        walls.place_um[:, most],
     )
 
 
-def _shear_rates(fit: RegionFit) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Middles (3, W), areas (W,), and slopes (3, W, S) of the velocities away from the wall, 1/s per um/s."""
-    flows, domain = fit.flows.flows, fit.flows.flows.domain
+@dataclass(frozen=True, slots=True, eq=False)
+class WallPieces:
+    """Middles (3, W), um, areas (W,), um^2, and directions into the liquid (3, W) of pieces of wall."""
+
+    place_um: FloatArray
+    area_um2: FloatArray
+    inwards: FloatArray
+
+
+def wall_pieces(domain: Domain) -> WallPieces:
+    """Floor and ceiling by the quadrature of the triangles, side walls by lengths and heights."""
     region = domain.region
-    corner = domain.mesh.p[:, domain.mesh.t] * domain.unit_um
-    (ax, ay), (bx, by) = corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]
-    level = np.abs(ax * by - ay * bx) / 2.0
-    places, areas, slopes = [], [], []
+    points, weight = get_quadrature(domain.velocity_basis.elem, FLOOR_ORDER)
+    seen = domain.mesh.mapping().F(points).reshape(2, -1) * domain.unit_um
+    area = (np.abs(domain.mesh.mapping().detDF(points)) * weight).ravel() * domain.unit_um**2
+    parts = []
     for height, sign in ((region.floor_um, 1.0), (region.floor_um + region.depth_um, -1.0)):
-        middle = np.concatenate([corner.mean(axis=1), np.full((1, level.size), height)])
-        matrix, _ = domain.interpolation(middle, 1)
-        places.append(middle)
-        areas.append(level)
-        slopes.append(np.stack([sign * (matrix @ flows.velocity[axis]) for axis in range(3)]))
-    away = NEAR_WALL * region.depth_um
-    for side in region.walls:
-        middle, area, inwards = _side_pieces(region, side)
-        near, twice = (domain.interpolation(middle + count * away * inwards)[0] for count in (1.0, 2.0))
-        matrix = (4.0 * near - twice) / (2.0 * away)  # one-sided, of the second order; 0 at the wall
-        places.append(middle)
-        areas.append(area)
-        slopes.append(np.stack([matrix @ flows.velocity[axis] for axis in range(3)]))
-    return np.hstack(places), np.concatenate(areas), np.concatenate(slopes, axis=1)
+        middle = np.concatenate([seen, np.full((1, area.size), height)])
+        parts.append((middle, area, np.array([[0.0], [0.0], [sign]])))
+    parts += [_side_pieces(region, side) for side in region.walls]
+    return WallPieces(
+        np.hstack([middle for middle, _, _ in parts]),
+        np.concatenate([size for _, size, _ in parts]),
+        np.hstack([np.broadcast_to(inwards, middle.shape) for middle, _, inwards in parts]),
+    )
+
+
+def shear_rates(flows: StokesFlows, walls: WallPieces) -> FloatArray:
+    """Slopes (3, W, S) of the velocities away from walls, 1/s per um/s."""
+    domain = flows.domain
+    level = walls.inwards[2] != 0
+    slopes = np.empty((3, level.size, flows.velocity.shape[2]))
+    matrix, _ = domain.interpolation(walls.place_um[:, level], 1)
+    away = NEAR_WALL * domain.region.depth_um
+    side, inwards = walls.place_um[:, ~level], walls.inwards[:, ~level]
+    near, twice = (domain.interpolation(side + count * away * inwards)[0] for count in (1.0, 2.0))
+    aside = (4.0 * near - twice) / (2.0 * away)  # one-sided, of the second order; 0 at the wall
+    for axis in range(3):
+        slopes[axis, level] = walls.inwards[2, level, None] * (matrix @ flows.velocity[axis])
+        slopes[axis, ~level] = aside @ flows.velocity[axis]
+    return slopes
 
 
 def _side_pieces(region: Region, side: int) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
 
 from stream.errors import ConfigurationError
 from tracking.physics.channel.classes import FOLLOWS, Classes, classify
-from tracking.physics.channel.sandwich import robust_covariance, safe_inverse
-from tracking.physics.region.inflow import RegionFlows
+from tracking.physics.channel.sandwich import parts_of_covariance, safe_inverse
+from tracking.physics.region.inflow import CARRIES, RegionFlows
+from tracking.physics.region.inflow_prior import integrated, likeliest, mixed, prior_of
 from tracking.physics.region.pieces import Pieces
 from tracking.physics.region.places import Places, places_of
 from tracking.physics.tracks.velocities import TrackVelocities
@@ -20,11 +21,6 @@ FloatArray = npt.NDArray[np.float64]
 
 FEWEST_FOR_EACH = 10
 """Tracks in the region for each flow that carries liquid, below which nothing is fitted."""
-UNKNOWN_SPEEDS = 100.0
-"""What is known before of the mean velocity through an opening: nothing beyond this times the tracks' velocity."""
-STRENGTHS = (1e-4, 10.0)
-"""Least and largest scale of the other flows that is tried, over the tracks' velocity."""
-FIRST_STRENGTH = 0.3
 MARGIN = 3.0
 """Standard errors of its place by which a track may lie beyond a wall."""
 ROUNDS_AT_FIRST = 6
@@ -35,20 +31,23 @@ SETTLED = 0.03
 """Standard errors by which an amplitude may still move when the fit ends."""
 
 
+MESH_SHARE = 1.0 / 3.0
+"""Error of a mesh over the difference to one with sides twice as long, for errors that grow with their square."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RegionFit:
     """The flow in a region, from M pieces of tracks.
 
-    `amplitude` (S,) of the `flows`, um/s, and their `covariance` (S, S). `strength_um_s` is the scale of the flows
-    that carry no liquid, the most likely one (0 to rounding if the inflow is developed). `design` (3, M, S) are
-    the velocities of the flows at the tracks, `residual_um_s` (3, M) measured less expected velocity and
-    `variance` (3, M) what is stated for it, without the dispersion of `classes`. `settled` says whether the
-    iteration ended by itself."""
+    `amplitude` (S,) of the `flows`, um/s, and their `covariance` (S, S). `coarser` are the flows on a mesh with
+    sides twice as long, and the amplitudes that the same tracks give them. `design` (3, M, S) are the velocities of
+    the flows at the tracks, `residual_um_s` (3, M) measured less expected velocity and `variance` (3, M) what is
+    stated for it, without the dispersion of `classes`. `settled` says whether the iteration ended by itself."""
 
     flows: RegionFlows
     amplitude: FloatArray
     covariance: FloatArray
-    strength_um_s: float
+    coarser: tuple[RegionFlows, FloatArray]
     tracks: TrackVelocities
     places: Places
     design: FloatArray
@@ -65,20 +64,36 @@ class RegionFit:
         )
         return weight
 
-    def with_error(self, values: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """A quantity with `values` (..., S) in each flow at 1 um/s, and its standard error, (...)."""
+    @property
+    def undeveloped_um_s(self) -> dict[str, float]:
+        """By opening, how far the inflow is from a developed one: root of the sum of its shapes' squares, um/s."""
+        opening, axis, *_ = self.flows.shapes
+        own = {
+            name: self.amplitude[(opening == number) & (axis != CARRIES)]
+            for number, (name, _) in enumerate(self.flows.flows.domain.region.openings)
+        }
+        return {name: float(np.linalg.norm(amplitude)) for name, amplitude in own.items()}
+
+    def with_error(self, quantity: Callable[[RegionFlows], FloatArray]) -> tuple[FloatArray, FloatArray]:
+        """A quantity that has the values (..., S) in each of some flows at 1 um/s, and its standard error, (...).
+
+        To the error of the amplitudes comes that of the mesh: `MESH_SHARE` of the difference to the fit with the
+        coarser one."""
+        values = quantity(self.flows)
         variance = np.einsum("...i,ij,...j->...", values, self.covariance, values, optimize=True)
-        return values @ self.amplitude, np.sqrt(np.maximum(variance, 0.0))
+        flows, amplitude = self.coarser
+        found = values @ self.amplitude
+        mesh = MESH_SHARE * (quantity(flows) @ amplitude - found)
+        return found, np.sqrt(np.maximum(variance, 0.0) + mesh**2)
 
 
-def fit_region(pieces: Pieces, flows: RegionFlows) -> RegionFit:
+def fit_region(pieces: Pieces, flows: RegionFlows, coarser: RegionFlows) -> RegionFit:
     """Fit the amplitudes of the flows by iteratively reweighted least squares.
 
-    A flow that carries no liquid has an amplitude around 0 with the standard deviation `strength` / order^2; the
-    strength is the one of highest evidence, the probability of the tracks over all amplitudes (MacKay, Neural
-    Computation 4, 415, 1992), found anew in each round. Tracks count by classes and errors as in
-    `tracking.physics.channel.fit`, and the covariance is the same robust one; pieces of one track count as
-    dependent.
+    How strong the flows are that carry no liquid the tracks say themselves
+    (`tracking.physics.region.inflow_prior`). Tracks count by classes and errors as in
+    `tracking.physics.channel.fit`, and the covariance is a robust one like there; pieces of one track count as
+    dependent. `coarser` are the same flows on a mesh with sides twice as long.
 
     Raises `ConfigurationError` with too few tracks in the region (`FEWEST_FOR_EACH` for each flow that carries
     liquid)."""
@@ -101,14 +116,16 @@ def fit_region(pieces: Pieces, flows: RegionFlows) -> RegionFit:
     design = np.stack([places.mean @ flows.flows.velocity[axis] for axis in range(3)])
     own = tracks.velocity_sigma_um_s**2
     speed = float(np.sqrt(np.quantile((tracks.velocity_um_s**2).sum(axis=0), 0.9)))
-    amplitude = _first(design, tracks.velocity_um_s, own, flows.order, speed)
-    strength, settled = 0.0, False
+    prior = prior_of(flows, speed)
+    numbers = np.zeros(prior.mean.size)
+    amplitude = _first(design, tracks.velocity_um_s, own, prior.confidence(numbers), speed)
+    settled = False
     for count in range(ROUNDS):
-        residual, variance, classes = _state(amplitude, flows, places, design, tracks)
+        _, variance, classes = _state(amplitude, flows, places, design, tracks)
         weight = classes.probability[FOLLOWS] / (variance * classes.dispersion[:, None] ** 2)
         curvature, pull = _normal_equations(design, weight, tracks.velocity_um_s)
-        strength = _likeliest_strength(curvature, pull, flows.order, speed)
-        inverse = safe_inverse(curvature + np.diag(_confidence(flows.order, strength, speed)))
+        numbers = likeliest(prior, curvature, pull, numbers)
+        inverse = safe_inverse(curvature + np.diag(prior.confidence(numbers)))
         moved = (inverse @ pull - amplitude) * (1.0 if count < DAMPED_FROM else 0.5)
         amplitude = amplitude + moved
         settled = bool((np.abs(moved) <= SETTLED * np.sqrt(np.diag(inverse))).all())
@@ -116,13 +133,20 @@ def fit_region(pieces: Pieces, flows: RegionFlows) -> RegionFit:
             break
     residual, variance, classes = _state(amplitude, flows, places, design, tracks)
     weight = classes.probability[FOLLOWS] / (variance * classes.dispersion[:, None] ** 2)
-    confidence = _confidence(flows.order, strength, speed)
-    covariance = robust_covariance(
-        design, weight, residual, confidence, classes.probability[FOLLOWS], tracks.track
-    )
+    follows, likely = classes.probability[FOLLOWS], prior.confidence(numbers)
+    firm, scatter = parts_of_covariance(design, weight, residual, likely, follows, tracks.track)
+    curvature, pull = _normal_equations(design, weight, tracks.velocity_um_s)
+    confidence, probability = integrated(prior, curvature, pull, numbers)
+    amplitude, covariance = mixed(confidence, probability, curvature, pull, firm, scatter)
+    elsewhere = places_of(coarser.flows.domain, pieces).mean
+    other = np.stack([elsewhere @ coarser.flows.velocity[axis] for axis in range(3)])
+    curvature, pull = _normal_equations(other, weight, tracks.velocity_um_s)
+    there, _ = mixed(confidence, probability, curvature, pull, firm, scatter)
+    residual, variance, classes = _state(amplitude, flows, places, design, tracks)
     return RegionFit(
-        flows, amplitude, covariance, strength, tracks, places, design, residual, variance, classes, settled
-    )
+        flows, amplitude, covariance, (coarser, there), tracks, places, design, residual, variance,
+        classes, settled,
+    )  # fmt: skip
 
 
 def _state(
@@ -136,15 +160,14 @@ def _state(
 
 
 def _first(
-    design: FloatArray, velocity: FloatArray, own: FloatArray, order: FloatArray, speed: float
+    design: FloatArray, velocity: FloatArray, own: FloatArray, confidence: FloatArray, speed: float
 ) -> FloatArray:
     """Amplitudes for about the least sum of absolute residuals."""
     scale = np.sqrt(own + (0.05 * speed) ** 2)
-    amplitude: FloatArray = np.zeros(order.size)
+    amplitude: FloatArray = np.zeros(confidence.size)
     for _ in range(ROUNDS_AT_FIRST):
         off = np.sqrt((((velocity - design @ amplitude) / scale) ** 2).sum(axis=0))
         curvature, pull = _normal_equations(design, 1.0 / (scale**2 * (1.0 + off)), velocity)
-        confidence = _confidence(order, FIRST_STRENGTH * speed, speed)
         amplitude = np.asarray(np.linalg.solve(curvature + np.diag(confidence), pull), np.float64)
     return amplitude
 
@@ -155,33 +178,3 @@ def _normal_equations(
     weighted = design * weight[..., None]
     both = ((0, 1), (0, 1))
     return np.tensordot(weighted, design, both), np.tensordot(weighted, velocity, both)
-
-
-def _confidence(order: FloatArray, strength: float, speed: float) -> FloatArray:
-    """1 / sigma^2 of what is known of the amplitudes beforehand, (S,)."""
-    sigma = np.where(order == 0, UNKNOWN_SPEEDS * speed, strength / np.maximum(order, 1.0) ** 2)
-    confidence: FloatArray = 1.0 / sigma**2
-    return confidence
-
-
-def _likeliest_strength(curvature: FloatArray, pull: FloatArray, order: FloatArray, speed: float) -> float:
-    """The strength of highest evidence, um/s, with the flows that carry liquid integrated out."""
-    carries = order == 0
-    scale = 1.0 / order[~carries] ** 2
-    main = curvature[np.ix_(carries, carries)] + np.diag(_confidence(order[carries], 1.0, speed))
-    shared = np.linalg.solve(main, curvature[np.ix_(carries, ~carries)])
-    rest = curvature[np.ix_(~carries, ~carries)] - curvature[np.ix_(~carries, carries)] @ shared
-    own, turn = np.linalg.eigh(rest * np.outer(scale, scale))
-    own = np.maximum(own, 0.0)
-    along = turn.T @ (scale * (pull[~carries] - shared.T @ pull[carries]))
-
-    def less_evidence(log_strength: float) -> float:
-        variance = np.exp(2.0 * log_strength)
-        return float(np.sum(np.log1p(variance * own) - along**2 * variance / (1.0 + variance * own)))
-
-    low, high = (float(np.log(share * speed)) for share in STRENGTHS)
-    tries = np.linspace(low, high, 24)
-    best = float(tries[int(np.argmin([less_evidence(one) for one in tries]))])
-    step = float(tries[1] - tries[0])
-    found = minimize_scalar(less_evidence, bounds=(best - step, best + step), method="bounded")
-    return float(np.exp(np.clip(found.x, low, high)))

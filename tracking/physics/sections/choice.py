@@ -56,7 +56,7 @@ def profile_of(section: Section, slip_um: float = 0.0, index: float = 1.0) -> Pr
     if isinstance(section, Ellipse) and plain:
         return EllipseProfile(section.width_um, section.depth_um)
     round_one = isinstance(section, Ellipse) and section.width_um == section.depth_um
-    if round_one and index > 0 and (slip_um == 0 or index == 1.0):
+    if round_one and index > 0:
         return PipeProfile(section.width_um, slip_um, index)
     from tracking.physics.sections.finite_elements import element_profile  # scikit-fem takes 0.4 s to import
 

@@ -21,6 +21,8 @@ MOST_TRIANGLES = 8000
 """Of wide, shallow sections, whose triangles are then larger: a solution stays below 0.2 s."""
 CORNER_ROUNDS = 3
 """Times that triangles around re-entrant corners are halved; the velocity near one rises as r^(2/3)."""
+CORNER_REACH = 2.0
+"""Distance from these corners, in sides of the triangles, within which they are halved first."""
 ASPECT_STEP = 0.25
 """Sections whose width over depth differs by less than this power of two share a mesh, stretched to their size, so
 that the solution varies smoothly with the size."""
@@ -46,8 +48,9 @@ def _mesh(section: Section) -> Any:
     return filled(corners, max(side, np.sqrt(area / MOST_TRIANGLES * 4.0 / np.sqrt(3.0))))
 
 
-def filled(corners: FloatArray, side: float) -> Any:
-    """A `skfem.MeshTri` of a polygon (C, 2) with triangles of about this side, smaller around re-entrant corners.
+def filled(corners: FloatArray, side: float, reach: float = CORNER_REACH) -> Any:
+    """A `skfem.MeshTri` of a polygon (C, 2) with triangles of about this side, smaller around re-entrant corners
+    to a distance of `reach` sides.
 
     Raises `ConfigurationError` if the outline is too intricate.
     """
@@ -58,7 +61,7 @@ def filled(corners: FloatArray, side: float) -> Any:
         p = mesh.p[:, mesh.t]
         covered = np.abs(_cross(p[:, 1] - p[:, 0], p[:, 2] - p[:, 0])).sum() / 2.0
         if abs(covered / area - 1.0) < 1e-9:
-            return _refined_at_corners(mesh, corners, side * finer)
+            return _refined_at_corners(mesh, corners, side * finer, reach)
     raise ConfigurationError(
         "the section's outline has details too fine for its size; leave out corners that are close together"
     )
@@ -87,14 +90,24 @@ def _triangles(corners: FloatArray, side: float) -> tuple[FloatArray, npt.NDArra
     return points, triangles[kept]
 
 
-def _refined_at_corners(mesh: Any, corners: FloatArray, side: float) -> Any:
+def _refined_at_corners(mesh: Any, corners: FloatArray, side: float, reach: float) -> Any:
     before, after = np.roll(corners, 1, axis=0), np.roll(corners, -1, axis=0)
     reentrant = corners[_cross((corners - before).T, (after - corners).T) < -1e-9 * side**2]
     for step in range(CORNER_ROUNDS if len(reentrant) else 0):
         middle = mesh.p[:, mesh.t].mean(axis=1).T
         apart = np.linalg.norm(middle[:, None] - reentrant[None], axis=2).min(axis=1)
-        mesh = mesh.refined(np.flatnonzero(apart < 2.0 * side / 2.0**step))
+        mesh = mesh.refined(np.flatnonzero(apart < reach * side / 2.0**step))
     return mesh
+
+
+def shares_of_corners(mesh: Any, found: npt.NDArray[np.int_], x: FloatArray, y: FloatArray) -> FloatArray:
+    """Barycentric coordinates (3, N) of points (N,) in the triangles `found`."""
+    corner = mesh.p[:, mesh.t[:, found]]
+    first, e1, e2 = corner[:, 0], corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]
+    apart = np.stack([x, y]) - first
+    area = _cross(e1, e2)
+    b, c = _cross(apart, e2) / area, _cross(e1, apart) / area
+    return np.stack([1.0 - b - c, b, c])
 
 
 def inside(corners: FloatArray, points: FloatArray) -> npt.NDArray[np.bool_]:

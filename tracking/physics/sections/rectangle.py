@@ -8,19 +8,18 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy.interpolate import RectBivariateSpline
 
 from tracking.physics.sections.profile import Wall
+from tracking.physics.sections.spline_table import SplineTable
 
 FloatArray = npt.NDArray[np.float64]
 
 TERMS = 40
 """Terms of the series. The error is largest at the two shorter walls, 1 / (4 (2 TERMS)^2) = 4e-5 of the maximum
 velocity, and falls with distance d from them as exp(-2 pi TERMS d / shorter side)."""
-MANY = 1500
-"""Points from which a table is made: it costs as much as the series at 1,600 points, and a tenth of it for each."""
 TABLE_POINTS = 40
-"""Points of the table along each half side: errors below 5e-5, in the corners."""
+"""Points of the table along each half side: errors below 5e-5, in the corners. The series is summed up for the
+table only: it would cost ten times as much for each point."""
 WALL_PIECES = 64
 """Pieces of each wall; the force on the liquid and the shear at the wall then balance within 0.05 %."""
 BISECTIONS = 60
@@ -85,19 +84,15 @@ class RectangleProfile:
         return 1.0 / self.mean_um2
 
     def at(self, y_um: FloatArray, z_um: FloatArray) -> FloatArray:
-        """F at points (N,); 0 outside. For many points, or once there is a table, by splines within 1e-4."""
-        t, s = self._own_axes(y_um, z_um)
-        h, w = self._short, self._long
-        t, s = np.abs(t), np.abs(s)
-        inside = (t <= h / 2.0) & (s <= w / 2.0)
-        if t.size < MANY and "_table" not in self.__dict__:
-            return np.where(inside, self._summed(t, s), 0.0)
+        """F at points (N,), by splines within 1e-4; 0 outside. It does not depend on what was asked before."""
+        t, s = (np.abs(one) for one in self._own_axes(y_um, z_um))
+        inside = (t <= self._short / 2.0) & (s <= self._long / 2.0)
         velocity = np.zeros(t.size)
-        velocity[inside] = self._table.ev(t[inside], s[inside])
+        velocity[inside] = self._table.at(t[inside], s[inside])
         return velocity
 
     @cached_property
-    def _table(self) -> RectBivariateSpline:
+    def _table(self) -> SplineTable:
         """Cubic splines through a quarter of the section, with points that are denser towards the ends of the long
         side: the velocity changes over a length of the short side there."""
         h, w = self._short, self._long
@@ -107,7 +102,7 @@ class RectangleProfile:
         s = w / 2.0 * (1.0 - np.sinh(bend * share) / math.sinh(bend))
         grid_t, grid_s = np.meshgrid(t, s, indexing="ij")
         values = self._summed(grid_t.ravel(), grid_s.ravel()).reshape(grid_t.shape)
-        return RectBivariateSpline(t, s, values)
+        return SplineTable(t, s, values)
 
     def _summed(self, t: FloatArray, s: FloatArray) -> FloatArray:
         """F at points inside by the series."""
@@ -123,6 +118,10 @@ class RectangleProfile:
 
     def wall(self) -> Wall:
         """The shear at the wall."""
+        return self._wall
+
+    @cached_property
+    def _wall(self) -> Wall:
         w, d = self.width_um, self.depth_um
         share = (np.arange(WALL_PIECES) + 0.5) / WALL_PIECES
         across, up = (share - 0.5) * w, share * d

@@ -56,6 +56,15 @@ class TrackVelocities:
         return TrackVelocities(*(getattr(self, f.name)[..., which] for f in fields(self)))
 
 
+def joined(parts: list[TrackVelocities]) -> TrackVelocities:
+    """All tracks of several parts (at least one)."""
+    if len(parts) == 1:
+        return parts[0]
+    return TrackVelocities(
+        *(np.concatenate([getattr(part, f.name) for part in parts], axis=-1) for f in fields(TrackVelocities))
+    )
+
+
 def track_velocities(
     track: npt.ArrayLike,
     time_s: npt.ArrayLike,
