@@ -42,6 +42,7 @@ GAIN, OFFSET = 0.6, 1500.0
 """Grey values for a unit of the image, over what the simulated microscope would take, and without light."""
 FULL_SCALE = 65535.0
 LIVE_FRAMES, LIVE_RATE_HZ, DIFFUSION_UM2_S = 60, 20.0, 0.05
+WAYS = {"network": ".onnx", "image-model": ".h5"}
 Row = dict[str, Any]
 
 
@@ -194,25 +195,30 @@ def live(pipeline: str, example: Example, model: Path, folder: Path, pixel_um: f
         ),
         encoding="utf-8",
     )
-    said, took_s = command("run", experiment, "-m", model, "-o", tracks, "--overwrite")
+    _, took_s = command("run", experiment, "-m", model, "-o", tracks, "--overwrite")
     view = liveptv.open_trajectories(tracks)
     rows = view.to_pandas()
     rows = rows[rows.frame < LIVE_FRAMES]
-    found = rows.rename(columns={name: name.replace("detected_", "") for name in rows})
+    own = {name: name.replace("detected_", "") for name in rows if "detected_" in name}
+    found = rows.drop(columns=[name for name in own.values() if name in rows]).rename(columns=own)
+    account = view.attributes["account"]
     lengths = rows.groupby("track").size()
     return {
         "frames": LIVE_FRAMES,
         "simulated_s": LIVE_FRAMES / LIVE_RATE_HZ,
-        "frames_without_results": LIVE_FRAMES - int(view.frames().frame.nunique()),
+        "frames_exposed": account["exposed"],
+        "frames_in_file": account["in_file"],
+        "frames_lost": sum(account["lost"].values()),
         "tracks": len(lengths),
         "frames_in_a_track_median": float(lengths.median()),
-        "columns": [name for name in rows if name.startswith(("detected_", "kind"))],
+        "measured_too": sorted(own) + [name for name in ("kind",) if name in rows],
         "cpu_s": took_s,
-        "said": said.strip().splitlines()[-1],
     } | scores(pd.read_csv(truth), found, pixel_um)
 
 
-def measure(name: str, notebooks: Path, work: Path, minutes: float, images: int) -> list[Row]:
+def measure(
+    name: str, notebooks: Path, work: Path, minutes: float, images: int, ways: list[str]
+) -> list[Row]:
     """All rows of an example: one for each way to detect."""
     example = EXAMPLES[name]
     path = next(iter(sorted(notebooks.glob(f"**/{name}*.ipynb"))), None)
@@ -222,9 +228,10 @@ def measure(name: str, notebooks: Path, work: Path, minutes: float, images: int)
     learn = ("--learn", ",".join(example.learn)) if example.learn else ()
     truth, pixel_um = fresh_images(pipeline, example, images, work / f"{name}.tif")
     rows = []
-    for ending in (".onnx", ".h5"):
+    for way in ways:
+        ending = WAYS[way]
         model, made = work / f"{name}{ending}", work / f"{name}{ending}.json"
-        row: Row = {"example": name, "way": "network" if ending == ".onnx" else "image model"}
+        row: Row = {"example": name, "way": way}
         row |= asdict(example) | {"deeptrack": version("deeptrack"), "seed": 0}
         if not model.is_file():
             extra = (*learn, "--minutes", minutes, "--processes", 1) if ending == ".onnx" else ()
@@ -237,10 +244,7 @@ def measure(name: str, notebooks: Path, work: Path, minutes: float, images: int)
                 continue
             made.write_text(json.dumps({"minutes": minutes, "cpu_s": took_s, "said": said.splitlines()}))
         if made.is_file():
-            row |= {
-                "train_" + key.removeprefix("train_"): value
-                for key, value in json.loads(made.read_text()).items()
-            }
+            row["training"] = json.loads(made.read_text())
         table = work / f"{name}{ending}.csv"
         command(
             "detect", work / f"{name}.tif", "-m", model, "-o", table, "--pixel-size", pixel_um, "--overwrite"
@@ -263,15 +267,14 @@ def main() -> None:
     parser.add_argument("names", nargs="+", choices=sorted(EXAMPLES))
     parser.add_argument("--minutes", type=float, default=20.0, help="of each training")
     parser.add_argument("--images", type=int, default=24, help="fresh images to detect on")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="how to detect")
     parser.add_argument("--work", type=Path, default=Path("runs/deeptrack_examples"), help="models and files")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    rows = [
-        row
-        for name in options.names
-        for row in measure(name, options.notebooks, options.work.absolute(), options.minutes, options.images)
-    ]
+    work, rows = options.work.absolute(), []
+    for name in options.names:
+        rows += measure(name, options.notebooks, work, options.minutes, options.images, options.ways)
     if options.json is not None:
         save(options.json, rows)
 

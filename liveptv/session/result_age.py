@@ -127,5 +127,7 @@ class AgeWatch:
                 f"{too_old}a stage does not go on, or the detector takes longer than that for one frame; crop the "
                 "image, raise detector.workers, or close other programs"
             )
+        if self._experiment.link.policy is None:  # the default of a camera in simulated time
+            return f"{too_old}in simulated time (RealTime 0) frames wait for the detector, and none is lost"
         why = too_old or "the detector is slower than the camera; "
         return f"{why}leave link.policy out, so that frames are dropped instead of getting old"

@@ -49,6 +49,12 @@ def test_in_a_live_run_what_is_old_is_a_stage_that_stands_still_not_frames_that_
     assert "link.policy" not in said
 
 
+def test_in_simulated_time_nothing_is_to_be_changed():
+    one = AgeWatch(build_experiment({"microscope": {"config": "x.cfg"}}, "the test"))
+    one.know(ImageFormat(512, 768, 1, "uint8", 0.8, 30.0, None, "", keeps_time=False))
+    assert all("none is lost" in text and "link.policy" not in text for text in notes(one, [100, 2000, 5000]))
+
+
 def test_an_age_limit_in_the_settings_that_is_shorter_than_usual_is_named():
     (said,) = notes(watch(link={"age_limit_ms": 1.0}), [100, 2000])
     assert "link.age_limit_ms (1 ms) may be less than the detector needs for a frame; leave it out" in said
