@@ -162,7 +162,10 @@ class MatchedEngine:
             pixel = self._pixel_size_um
             table[row("x_um")], table[row("y_um")] = found.x_px * pixel, found.y_px * pixel
             table[row("z_um")], table[row("sigma_z_um")] = found.depth_um, UNKNOWN_SIGMA_UM
-            table[row("sigma_x_um")], table[row("sigma_y_um")] = found.sigma_x_px * pixel, found.sigma_y_px * pixel
+            table[row("sigma_x_um")], table[row("sigma_y_um")] = (
+                found.sigma_x_px * pixel,
+                found.sigma_y_px * pixel,
+            )
             table[row("brightness")] = found.contrast * light
             table[row("confidence")], table[row("flags")] = confidence_of(found.strength), 0.0
             doubtful = table[row("confidence")] < self._settings.least_confidence

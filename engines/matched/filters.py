@@ -32,8 +32,8 @@ LEAST_LIGHT = 0.1
 
 
 class Candidates(NamedTuple):
-    """Candidates (N,), the strongest first: x and y in px, with their standard errors; the model's depth; brightness
-    in standard errors, and as contrast."""
+    """Candidates (N,), the strongest first: x and y in px, with their standard errors; the model's depth;
+    brightness in standard errors, and as contrast."""
 
     x_px: FloatArray
     y_px: FloatArray
@@ -61,7 +61,9 @@ class MatchedFilters:
         ]
         self._lobes = _side_lobes([image / norm for image, norm in zip(images, norms, strict=True)])
         area = math.prod(shape)
-        self.threshold = threshold or false_alarm_threshold(sum(area / answering_area(image) for image in images))
+        self.threshold = threshold or false_alarm_threshold(
+            sum(area / answering_area(image) for image in images)
+        )
         self._light = np.empty(shape, np.float32)
         self._found = np.empty((4, MOST_CANDIDATES))
 
