@@ -11,16 +11,18 @@ CASE is one of
 - `dtai`: the true places of frames 6 to 10 (the crops are of frames 1 to 5); the network of `dtai.py`, trained on
   1,772 labelled cut-outs and PSF models, finds 99.2 % of them.
 - `simulated`: Gaussian spots with exact places, and the Cramer-Rao bound.
+- `packed`: balls in contact, as in `colloids`, in slices of a drawn volume of which 30 % are balls; exact places.
 - `centres`: no network, only the centre by symmetry of each lone particle of dtai's frames 1 to 3, as `--at` finds
   it, against its true place.
 
 With two references each of the three has errors of its own, which follow from the three differences as far as they
 are independent (three-cornered hat): the noise of an image that all three see is not in them.
 
-`--way` is `matched` (the image model of the examples, matched filters and the fit; `filters`: without the fit) or
-`network` (trained with so many steps; its detections are fitted where the examples have an image model; `unfitted`:
-never). Both are made of the places in `PLACES` as `liveptv train --examples` does it, a network only where the file
-of `--model` is not there yet; the processor time is that of making it.
+`--way` is `matched` (the image model of the examples, matched filters and the fit; where the examples differ too much
+for a fit, their symmetry measures; `filters`: without the fit) or `network` (trained with so many steps; its
+detections are fitted where the examples have an image model; `unfitted`: never). Both are made of the places in
+`PLACES` (of `packed`: where five balls stand most apart) as `liveptv train --examples` does it, a network only where
+the file of `--model` is not there yet; the processor time is that of making it.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tifffile
 from reporting import save
+from scipy import ndimage
 
 from calibration.matching import match
 from engines.factory import open_engine
@@ -60,16 +63,25 @@ PLACES = {
 LONE_PX, LONE_EDGE_PX = 30.0, 75.0
 SPOT_PX, SPOT_PEAK, SPOT_NOISE = 1.7, 0.3, 0.03
 SIDE_PX, PITCH_PX, IMAGES = 400, 40, 12
+BOX_PX, BALL_PX, PACKED_PART = (48, 128, 128), 5.8, 0.3
+BALL_BLUR_PX, BALL_GREY, BALL_NOISE = (2.0, 1.2, 1.2), (70.0, 130.0), 4.3
+"""Light in a ball and what the fluid adds, and the noise, much as in the stack of `colloids`."""
+IN_SLICE_PX, PACKED_SLICES = 1.5, range(8, 40, 4)
+"""Balls whose middle is at most so far from a slice count."""
 
 
 class Case(NamedTuple):
-    """Images (K, H, W) for crops, those to test on, and places (N, 2) per test image, by each reference's name."""
+    """Images (K, H, W) for crops, those to test on, and places (N, 2) per test image, by each reference's name.
+
+    `at` are the crops' places, where `PLACES` has none.
+    """
 
     examples: np.ndarray
     tested: list[np.ndarray]
     references: list[dict[str, np.ndarray]]
     background: bool = False
     gate_px: float = GATE_PX
+    at: tuple[str, ...] = ()
 
 
 def bulk_water() -> Case:
@@ -153,10 +165,43 @@ def simulated() -> Case:
     return Case(np.array(images[:1]), images[1:], truth[1:])
 
 
+def packed() -> Case:
+    rng = np.random.default_rng(0)
+    box = np.array(BOX_PX)
+    balls = rng.uniform(0, 1, (round(PACKED_PART * box.prod() / (4 / 3 * np.pi * BALL_PX**3)), 3)) * box
+    for _ in range(1500):  # pushed apart until they only touch
+        apart = balls[:, None] - balls[None]
+        apart -= box * np.rint(apart / box)
+        distance = np.sqrt((apart**2).sum(axis=-1)) + 1e9 * np.eye(len(balls))
+        overlap = np.clip(2 * BALL_PX - distance, 0, None)
+        balls = (balls + 0.4 * ((overlap / distance)[..., None] * apart).sum(axis=1)) % box
+    light = np.ones(BOX_PX)
+    for ball in balls:
+        axes = [np.arange(int(middle - BALL_PX) - 1, int(middle + BALL_PX) + 3) for middle in ball]
+        grid = np.meshgrid(*axes, indexing="ij")
+        distance = np.sqrt(sum((axis - middle) ** 2 for axis, middle in zip(grid, ball, strict=True)))
+        where = np.ix_(*[axis % side for axis, side in zip(axes, box, strict=True)])
+        light[where] -= np.clip(BALL_PX - distance + 0.5, 0, 1)
+    light = ndimage.gaussian_filter(np.clip(light, 0, 1), BALL_BLUR_PX, mode="wrap")
+    grey = BALL_GREY[0] + BALL_GREY[1] * light + rng.normal(0, BALL_NOISE, light.shape)
+    stack = np.rint(np.clip(grey, 0, 255)).astype(np.uint8)
+    z, places = balls[:, 0], balls[:, :0:-1]
+    flat = np.hypot(*(places[:, None] - places[None]).transpose(2, 0, 1))
+    beside = (np.abs(z[:, None] - z[None]) < BALL_PX) & ~np.eye(len(z), dtype=bool)
+    alone = np.where(beside, flat, np.inf).min(axis=1)
+    well = (np.minimum(places, 127 - places).min(axis=1) > 12) & (np.abs(z - np.rint(z)) < 0.3) & (z < 47)
+    chosen = np.flatnonzero(well)[np.argsort(-alone[well])[: len(PLACES["colloids"])]]
+    inside = np.minimum(places, 127 - places).min(axis=1) > EDGE_PX
+    references = [{"truth": places[inside & (np.abs(z - n) < IN_SLICE_PX)]} for n in PACKED_SLICES]
+    at = tuple(f"{places[n, 0]:.0f},{places[n, 1]:.0f},{z[n]:.0f}" for n in chosen)
+    return Case(stack, [stack[n] for n in PACKED_SLICES], references, at=at)
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "bulk-water": bulk_water,
     "dtai": dtai,
     "colloids": colloids,
+    "packed": packed,
     "simulated": simulated,
 }
 
@@ -201,7 +246,9 @@ def given_examples(name: str, case: Case) -> Iterator[Examples]:
     with tempfile.TemporaryDirectory() as folder:
         recording = Path(folder) / "examples.tif"
         tifffile.imwrite(recording, case.examples, metadata={"axes": "TYX"})
-        yield Examples((recording,), parse_at(PLACES[name]), recording if case.background else None, 1.0)
+        yield Examples(
+            (recording,), parse_at(case.at or PLACES[name]), recording if case.background else None, 1.0
+        )
 
 
 def detected(model: Path, images: list[np.ndarray], *, refine: bool) -> list[dict[str, np.ndarray]]:
@@ -326,7 +373,7 @@ def bound_px() -> float:
 def measured(name: str, way: str, steps: int, kept: Path | None) -> dict[str, Any]:
     """Learn a case's crops, or take a kept network, and score it."""
     case = CASES[name]()
-    row: dict[str, Any] = {"case": name, "way": way, "crops": len(PLACES[name])}
+    row: dict[str, Any] = {"case": name, "way": way, "crops": len(case.at or PLACES[name])}
     with tempfile.TemporaryDirectory() as folder:
         if way in ("matched", "filters"):
             model = Path(folder) / "objects.h5"

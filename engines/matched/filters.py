@@ -32,8 +32,8 @@ LEAST_LIGHT = 0.1
 
 
 class Candidates(NamedTuple):
-    """Candidates (N,), the strongest first: x and y in px, with their standard errors; the model's depth; brightness
-    in standard errors, and as contrast."""
+    """Candidates (N,), the strongest first: x and y in px, with their standard errors; the model's depth;
+    brightness in standard errors, and as contrast."""
 
     x_px: FloatArray
     y_px: FloatArray

@@ -1,11 +1,11 @@
 """Objects whose images are only roughly known, each found by a template and measured by its own symmetry.
 
-Templates answer wherever something is roughly like them. The object that answers most is taken first: its centre is
-where it is most like itself after half a turn, so that the template's shape does not move it, and what is alike on
-both sides is taken off the image, so that no other template answers to it. This is matching pursuit (Mallat & Zhang
-1993, IEEE Trans. Signal Process. 41, 3397) in which an object, once it is found, is its own template. What is left of
-it, as no object is quite symmetric and no outline quite right, counts as noise for all that comes after. In the end
-each is measured again without the others.
+Templates answer wherever something is roughly like them. The object that answers most is taken first: its centre
+is where it is most like itself after half a turn, so that the template's shape does not move it, and what is alike
+on both sides is taken off the image, so that no other template answers to it. This is matching pursuit (Mallat &
+Zhang 1993, IEEE Trans. Signal Process. 41, 3397) in which an object, once it is found, is its own template. What is
+left of it, as no object is quite symmetric and no outline quite right, counts as noise for all that comes after. In
+the end each is measured again without the others.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy import fft, ndimage
 
 from engines.classical.spots import false_alarm_threshold
 from engines.matched.filters import Candidates, levelled
 from engines.matched.symmetry import centre_of, turned
-from engines.matched.templates import Template, templates_of
+from engines.matched.templates import Template, product_of, templates_of
 from engines.refine.arguments import Float32Array, FloatArray
 from engines.refine.psf import FitModel
 
@@ -154,33 +155,37 @@ class Pursuit:
             seen[n] = one if again is None else one._replace(placed=again)
             rest.put(seen[n].placed, -1.0)
         columns = [
-            (*each.placed.centre[::-1], *each.placed.sigma[::-1], each.template.depth_um, each.strength)
-            + (each.brightness * each.template.peak,)
+            (
+                *each.placed.centre[::-1],
+                *each.placed.sigma[::-1],
+                each.template.depth_um,
+                each.strength,
+                each.brightness * each.template.peak,
+            )
             for each in seen
         ]
         return Candidates(*np.array(columns, np.float64).reshape(-1, len(Candidates._fields)).T)
 
-    def _answers(self, image: FloatArray) -> FloatArray:
-        """What each template answers (K, H, W), over what it answers to an object of the model's brightness."""
+    def _best(self, image: FloatArray, least: list[float]) -> tuple[Float32Array, npt.NDArray[np.intp]]:
+        """The largest answer (H, W) of those templates that answer at `least` so much, or 0, and whose it is."""
         spectrum = fft.rfft2(image.astype(np.float32), self._size)
+        best, which = np.zeros(self._shape, np.float32), np.zeros(self._shape, np.intp)
         height, width = self._shape
-        found = np.empty((len(self._templates), height, width), np.float32)
         for k, (each, own) in enumerate(zip(self._templates, self._spectra, strict=True)):
             first = self._pad - each.half
-            found[k] = fft.irfft2(spectrum * own, self._size)[first : first + height, first : first + width]
-        return found
+            answer = fft.irfft2(spectrum * own, self._size)[first : first + height, first : first + width]
+            larger = answer > np.maximum(best, least[k])
+            best[larger], which[larger] = answer[larger], k
+        return best, which
 
     def _taken(self, rest: _Rest, noise: float) -> list[_Seen]:
         """The objects that are found in what is left, and taken off it."""
-        answers = self._answers(rest.image)
         least = [max(self.threshold * noise, LEAST_BRIGHTNESS * each.answer) for each in self._templates]
-        answers[answers < np.array(least, np.float32)[:, None, None]] = 0.0
-        best = answers.max(axis=0)
+        best, which = self._best(rest.image, least)
         rows, columns = np.nonzero((best > 0) & (best == ndimage.maximum_filter(best, 3)))
-        which = answers[:, rows, columns].argmax(axis=0)
         waiting = [
             (-float(best[row, column]), int(row), int(column), int(k))
-            for row, column, k in zip(rows, columns, which, strict=True)
+            for row, column, k in zip(rows, columns, which[rows, columns], strict=True)
         ]
         heapq.heapify(waiting)
         seen: list[_Seen] = []
@@ -245,7 +250,7 @@ class Pursuit:
         symmetry = float((sure * image * other).sum()) / max(energy, 1e-12)
         centred = ndimage.shift(own, (-square.offset[0], -square.offset[1]), order=1)
         power = float((own**2).sum() - 0.5 * (variance * window**2).sum())
-        alikes = [_product(centred, each.image) for each in self._templates]
+        alikes = [product_of(centred, each.image) for each in self._templates]
         return _Placed(
             at,
             square,
@@ -285,13 +290,3 @@ def _partners(rest: _Rest, smooth: FloatArray, weight: FloatArray, square: _Squa
     fainter = np.minimum(np.abs(smooth), np.abs(other))
     least = PARTNER_PART * fainter + PEAK_PART * float((np.abs(smooth) * weight).max())
     return np.where(np.abs(smooth - other) <= noise + least, 1.0, 0.0)
-
-
-def _product(one: FloatArray, other: FloatArray) -> float:
-    """The sum of the products of two images with the same middle pixel, of any odd sides."""
-    half = min(one.shape[0], other.shape[0]) // 2
-    parts = []
-    for image in (one, other):
-        middle = image.shape[0] // 2
-        parts.append(image[middle - half : middle + half + 1, middle - half : middle + half + 1])
-    return float((parts[0] * parts[1]).sum())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -15,13 +17,17 @@ SEEN_PART = 0.02
 """Of the peak: contrast from which a pixel is within a template's square."""
 OUTLINE_PART = 0.06
 """Of the peak: smoothed contrast from which a pixel is within the outline; 0.03 to 0.12 changes little."""
+STRETCHES = (1 / 1.4, 1.0, 1.4)
+"""How much longer along an axis objects may be than the examples say."""
+ALIKE = 0.85
+"""Correlation with a template from which on another one says nothing new."""
 SMOOTHING_PX, BEYOND_PX, FADES_PX = 1.0, 3, 1.5
 """Gaussian under which the outline is looked for, px that it is widened by, and those over which it fades."""
 
 
 class Template(NamedTuple):
-    """An object at a depth: `image` (P, P), P odd, its centre in the middle, of sum of squares 1; `flat` (P, P), the
-    same less its mean, which answers to no even light; `window` (P, P), 1 within its outline and 0 outside.
+    """An object at a depth: `image` (P, P), P odd, its centre in the middle, of sum of squares 1; `flat` (P, P),
+    the same less its mean, which answers to no even light; `window` (P, P), 1 within its outline and 0 outside.
 
     `answer` is what `flat` answers to an object of the model's own brightness, `peak` that object's contrast,
     `area_px` the area within which it answers to noise alike.
@@ -42,17 +48,42 @@ class Template(NamedTuple):
 
 
 def templates_of(model: FitModel) -> list[Template]:
-    """The objects at the model's nodes."""
+    """The objects at the model's nodes, and longer and shorter ones along y and x, where they are another image."""
     depths = model.z_first_um + model.z_step_um * np.arange(len(model.coefficients))
     spare = 1e-6 * model.z_step_um
     inside = (depths >= model.z_min_um - spare) & (depths <= model.z_max_um + spare)
-    return [
-        _template(model, float(depth)) for depth in np.clip(depths[inside], model.z_min_um, model.z_max_um)
-    ]
+    chosen = np.clip(depths[inside], model.z_min_um, model.z_max_um)
+    images = [image_of(model, float(depth)) for depth in chosen]
+    found = [_template(image, float(depth)) for image, depth in zip(images, chosen, strict=True)]
+    for factors in product(STRETCHES, repeat=2):
+        for image, depth in zip(images, chosen, strict=True):
+            # as much light as before, on a larger or smaller area
+            other = _template(_stretched(image, factors) / math.prod(factors), float(depth))
+            if all(product_of(other.image, each.image) < ALIKE for each in found):
+                found.append(other)
+    return found
 
 
-def _template(model: FitModel, depth_um: float) -> Template:
-    whole = image_of(model, depth_um)
+def product_of(one: FloatArray, other: FloatArray) -> float:
+    """The sum of the products of two images with the same middle pixel, of any odd sides."""
+    half = min(one.shape[0], other.shape[0]) // 2
+    parts = []
+    for image in (one, other):
+        middle = image.shape[0] // 2
+        parts.append(image[middle - half : middle + half + 1, middle - half : middle + half + 1])
+    return float((parts[0] * parts[1]).sum())
+
+
+def _stretched(image: FloatArray, factors: tuple[float, ...]) -> FloatArray:
+    """The image (P, P), larger by factors along y and x about its middle, on as many more pixels."""
+    half = image.shape[0] // 2
+    wide = math.ceil(half * max(1.0, *factors))
+    at = [np.arange(-wide, wide + 1) / factor + half for factor in factors]
+    found: FloatArray = ndimage.map_coordinates(image, np.meshgrid(*at, indexing="ij"), order=3, cval=0.0)
+    return found
+
+
+def _template(whole: FloatArray, depth_um: float) -> Template:
     middle = whole.shape[0] // 2
     peak = float(np.abs(whole).max())
     far = np.abs(np.argwhere(np.abs(whole) > SEEN_PART * peak) - middle).max()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -76,17 +78,40 @@ def test_looks_are_put_in_order_and_what_is_between_two_is_predicted() -> None:
     assert min(float(np.abs(image - true).max()) for image in images) < 0.06
 
 
-def test_objects_that_have_little_in_common_have_no_model() -> None:
-    kinds = [
-        crop(2.0, 2.0),
-        crop(5.0, 5.0, ring=1.0),
-        crop(1.5, 8.0),
-        crop(8.0, 1.5),
-        crop(1.5, 8.0, turn=0.8),
+KINDS = (
+    (2.0, 2.0, 0.0, 0.0),
+    (5.0, 5.0, 1.0, 0.0),
+    (1.5, 8.0, 0.0, 0.0),
+    (8.0, 1.5, 0.0, 0.0),
+    (1.5, 8.0, 0.0, 0.8),
+)
+
+
+def test_objects_that_have_little_in_common_have_a_rough_model_as_bright_as_each_is() -> None:
+    crops = [
+        crop(high, wide, ring=ring, turn=turn, peak=0.8 / (n + 1))
+        for n, (high, wide, ring, turn) in enumerate(KINDS)
     ]
-    found = model_of(free(kinds), 0.5)
-    assert found.model is None
+    examples = free(crops)
+    found = model_of(examples, 0.5)
+    assert found.is_rough
     assert "not explained by the others" in found.words
+    assert found.model is not None
+    peaks = [each.peak for each in examples]
+    inner = found.model.peak[2:-2]
+    assert max(peaks) / min(peaks) > 3
+    assert inner.max() > 0.6 * max(peaks)
+    assert inner.min() < 1.6 * min(peaks)
+
+
+def test_objects_with_neither_a_model_nor_a_symmetry_have_no_model() -> None:
+    examples = [
+        replace(each, symmetry="none")
+        for each in free([crop(high, wide, ring=ring, turn=turn) for high, wide, ring, turn in KINDS])
+    ]
+    found = model_of(examples, 0.5)
+    assert found.model is None
+    assert "nor are they alike after half a turn" in found.words
 
 
 def test_of_two_objects_that_are_not_round_the_direction_is_not_known() -> None:
