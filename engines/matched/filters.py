@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from scipy import fft
+from scipy.ndimage import uniform_filter
 
 from engines.classical.maxima import local_maxima
 from engines.classical.spots import false_alarm_threshold
@@ -70,7 +71,7 @@ class MatchedFilters:
     def find(self, contrast: Float32Array, noise: float) -> Candidates:
         """The candidates in a contrast (H, W) whose pixels have this standard deviation at the median's light."""
         image = levelled(contrast, self._model, self._light)
-        spectrum = fft.rfft2(np.pad(image, self._half), self._size)
+        spectrum = fft.rfft2(_continued(image, self._half), self._size)
         height, width = self._shape
         answers = np.stack([fft.irfft2(spectrum * own, self._size)[:height, :width] for own in self._spectra])
         best = np.ascontiguousarray(answers.max(axis=0), np.float32)
@@ -111,6 +112,17 @@ def levelled(contrast: Float32Array, model: FitModel, light: Float32Array) -> Fl
     sign = -1.0 if model.polarity == "dark" else 1.0
     found: Float32Array = (contrast - light) / np.sqrt(np.maximum(1.0 + sign * light, LEAST_LIGHT))
     return found
+
+
+def _continued(image: Float32Array, reach: int) -> Float32Array:
+    """An image (H, W) with `reach` pixels more at each side, as its light, averaged over a filter, goes on there.
+
+    Where it ended at 0, light that is not laid exactly would be a step along the border, and answer as an object.
+    """
+    smooth = uniform_filter(image, 2 * reach + 1, mode="nearest")
+    out = np.pad(smooth, reach, mode="reflect", reflect_type="odd")
+    out[reach:-reach, reach:-reach] = image
+    return np.asarray(out, np.float32)
 
 
 def image_of(model: FitModel, depth_um: float) -> FloatArray:

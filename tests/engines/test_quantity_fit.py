@@ -159,3 +159,20 @@ def test_even_light_is_left_alone_and_a_gradient_is_found() -> None:
     assert lay_light((noise + gradient).astype(np.float32), 29, out)
     assert out[:, 0] == pytest.approx(-0.4, abs=0.03)
     assert out[:, -1] == pytest.approx(0.4, abs=0.03)
+
+
+def test_a_hill_of_light_makes_no_objects_along_the_border_of_the_image(tmp_path: Path) -> None:
+    rows, columns = np.mgrid[:15, :15]
+    dot = np.exp(-((rows - 7) ** 2 + (columns - 7) ** 2) / (2 * 1.1**2))
+    step = 2 * HALF_SPAN_UM / 8
+    dots = PsfModel.from_images(
+        np.repeat(dot[None], 9, axis=0), -HALF_SPAN_UM, step, pixel_size_um=PIXEL_UM, polarity="bright"
+    )
+    file = tmp_path / "dots.h5"
+    write_object_model(file, dots.for_fit(brightness_sd=0.5), "dots")
+    rows, columns = np.mgrid[:128, :128]
+    hill = 4 + 56 * np.exp(-((rows - 60) ** 2 + (columns - 68) ** 2) / (2 * 30**2))
+    image = (100 + np.random.default_rng(8).poisson(hill)).astype(np.uint16)  # a camera with an offset
+    found = found_in(image, file)
+    x, y = found.x_um / PIXEL_UM, found.y_um / PIXEL_UM
+    assert np.minimum(np.minimum(x, y), 127 - np.maximum(x, y)).min(initial=64) > 7
