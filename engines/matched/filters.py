@@ -25,8 +25,8 @@ FILTERS = 5
 MOST_CANDIDATES = 100_000
 SIDE_LOBE_SPARE = 1.3
 """Factor on how strongly an object answers beside its own place, as noise and its exact size change that."""
-LEAST_LIGHT = 0.1
-"""Of the median: least light by which the noise of a place is scaled."""
+LEAST_VARIANCE = 0.1
+"""Of the median's: least variance by which the noise of a place is scaled."""
 
 
 class Candidates(NamedTuple):
@@ -59,13 +59,17 @@ class MatchedFilters:
         self._light = np.empty(shape, np.float32)
         self._found = np.empty((4, MOST_CANDIDATES))
 
-    def find(self, contrast: Float32Array, noise: float) -> Candidates:
-        """The candidates in a contrast (H, W) whose pixels have this standard deviation at the median's light."""
+    def find(self, contrast: Float32Array, variance: tuple[float, float]) -> Candidates:
+        """The candidates in a contrast (H, W) whose pixels have this variance, (read, shot), at the median's
+        light."""
+        read, shot = variance
+        noise = math.sqrt(read + shot)
         uneven = lay_light(contrast, self._model.coefficients.shape[1], self._light)
         image = contrast
         if uneven:
             sign = -1.0 if self._model.polarity == "dark" else 1.0
-            image = (contrast - self._light) / np.sqrt(np.maximum(1.0 + sign * self._light, LEAST_LIGHT))
+            of_median = np.float32(1.0) + np.float32(sign * shot / noise**2) * self._light
+            image = (contrast - self._light) / np.sqrt(np.maximum(of_median, np.float32(LEAST_VARIANCE)))
         else:
             image = contrast - np.float32(np.median(contrast))
         spectrum = fft.rfft2(np.pad(image, self._half), self._size)
