@@ -14,6 +14,8 @@ import numpy as np
 from calibration.deeptrack.image_regression import FloatArray, ImageSpline
 
 ROUNDS = 4
+SIGMAS = 3.0
+"""Standard errors from which images count as unlike the model."""
 MOST_SQUARE = 25.0
 """Variances from which the square of a deviation is no noise but something unlike the model."""
 LEAST_VARIANCE = 0.05
@@ -68,12 +70,13 @@ def _variance(contrast: FloatArray, factors: FloatArray) -> FloatArray:
 
 
 def _fitted(contrast: FloatArray, square: FloatArray, expected: FloatArray) -> FloatArray:
-    """Factors (3,) of 1, the contrast and its square, the last not less than 0, in the squares (N,) of deviations
-    whose scatter is that of normal noise of the `expected` variance."""
+    """Factors (3,) of 1, the contrast and its square, the last 0 where it may be chance, in the squares (N,) of
+    deviations whose scatter is that of normal noise of the `expected` variance."""
     terms = np.stack([np.ones_like(contrast), contrast, contrast**2], axis=-1) / expected[:, None]
-    for count in (3, 2):
-        some = terms[:, :count]
-        found = np.linalg.lstsq(some.T @ some, some.T @ (square / expected), rcond=None)[0]
-        if count == 2 or found[2] >= 0:
-            break
-    return np.append(found, np.zeros(3 - len(found)))
+    matrix, right = terms.T @ terms, terms.T @ (square / expected)
+    found = np.linalg.lstsq(matrix, right, rcond=None)[0]
+    # the square of a normal deviation has a variance of 2
+    chance = SIGMAS * np.sqrt(2.0 * max(float(np.linalg.pinv(matrix)[2, 2]), 0.0))
+    if found[2] > chance:
+        return np.asarray(found, np.float64)
+    return np.append(np.linalg.lstsq(matrix[:2, :2], right[:2], rcond=None)[0], 0.0)

@@ -25,6 +25,8 @@ LEVELS = 256
 """Values over the range of mu that are tried for where a limit sets in."""
 BEYOND_SIGMAS = 4.5
 """Standard deviations of a pixel by which some pixels of a frame may be beyond a limit: noise, one in 300,000."""
+EXPLAINED = 1.5
+"""Reduced chi-square below which limits explain an image, while a model of it is still being found."""
 STRAYS = 3
 """Pixels of a frame, hot or dead ones, that may be beyond a limit by more."""
 
@@ -171,10 +173,13 @@ def chi_square_within(
 
 def beyond_limits(images: FloatArray, mean: FloatArray, weight: FloatArray) -> npt.NDArray[np.bool_]:
     """Which pixels of each of some images (N, H, W) are beyond its limits by the `mean` (N, H, W), with these
-    weights."""
+    weights; none where limits do not explain the image."""
     beyond = np.zeros(images.shape, np.bool_)
     box, limits, ends = np.zeros(BOX, np.int64), np.empty(2), np.array([np.inf, -np.inf])
     for n, seen in enumerate(images.astype(np.float32)):
-        if find_limits(seen, mean[n], box, weight[n].astype(np.float32), ends, limits):
+        own = weight[n].astype(np.float32)
+        if not find_limits(seen, mean[n], box, own, ends, limits):
+            continue
+        if chi_square_within(seen, mean[n], box, own, limits) < EXPLAINED * max(1, (own > 0).sum()):
             beyond[n] = (mean[n] <= limits[LOW]) | (mean[n] >= limits[HIGH])
     return beyond
