@@ -14,10 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from calibration.deeptrack.contrast import contrast_of
 from calibration.deeptrack.errors import PipelineError
+from calibration.deeptrack.fit_window import padded, window_of
+from calibration.deeptrack.image_noise import Noise, noise_in
 from calibration.deeptrack.image_regression import Cutouts, FloatArray, ImageSpline, symmetric
 from calibration.deeptrack.labels import Objects, Term, objects_of
 from calibration.deeptrack.loading import load_pipeline
@@ -25,6 +29,7 @@ from calibration.deeptrack.recording import Drawn, Recorder
 from calibration.deeptrack.survey import Units, property_of
 from calibration.quantity_model import CLEARLY, INNER_NODES, ROOM, SIZE, SIZES, model_over, values_of_nodes
 from engines.network.preparation import noise_of
+from engines.refine.cells import extents
 from engines.refine.psf import FitModel
 from engines.refine.quantity import DEPTH, Quantity
 
@@ -50,6 +55,8 @@ whose images change with a second number leave 0.2 and more."""
 REACHES = 3.0
 """The model extends to so many times the distance at which an object is still plainly seen."""
 LEAST_HALF_PX, LARGEST_HALF_PX = 8, 32
+WIDER = 2
+"""The fit's window may be so many times as large as the images that the model was made from."""
 LEAST_NOISE_OF_PEAK = 3e-3
 """Noise that images count to have at least, over the mean peak: so none outweighs all others."""
 WIDE_SD = 10.0
@@ -77,13 +84,14 @@ def image_model(recorder: Recorder, units: Units, minutes: float = math.inf) -> 
     half = int(np.clip(REACHES * units.reach_px + 2, LEAST_HALF_PX, LARGEST_HALF_PX))
     half = min(half, (min(units.shape) - 1) // 2)
     drawn = _draw(recorder, min(MOST_S, 60 * PART_OF_TRAINING * minutes))
-    terms = _varying(drawn)
-    cutouts, values = _cutouts(drawn, units, terms, half)
+    terms = _varying([one for one, _ in drawn])
+    cutouts, values, noisy = _cutouts(drawn, units, terms, half)
     count = len(cutouts.images)
     if count < FEWEST:
         return ImageModel(
             None, f"only {count} objects of {len(drawn)} images are alone and inside", np.nan, count
         )
+    with_noise, their_values = cutouts.of(noisy), values[noisy]
     best_lit = np.argsort(-cutouts.weight.max(axis=(1, 2)), kind="stable")
     used = np.zeros(count, np.bool_)
     used[best_lit[: max(FEWEST, int(MOST_WORK / cutouts.images.shape[1] ** 3))]] = True
@@ -110,20 +118,30 @@ def image_model(recorder: Recorder, units: Units, minutes: float = math.inf) -> 
     if is_symmetric:
         spline.make_symmetric()
     quantity = _quantity(recorder, units, terms, best, node_of)
-    model = _fit_model(units, spline, quantity, node_of is None)
+    noise = Noise(1.0, 0.0)
+    if len(with_noise.images):
+        ends = None if node_of is None else (float(node_of.min()), float(node_of.max()))
+        test = ImageSpline(
+            with_noise,
+            *_nodes(None if best == 0 else their_values[:, best - 1], len(with_noise.images), ends),
+        )
+        test.fit_amplitudes(spline.coefficients)
+        noise = noise_in(test, units.sign, units.normalisation == "background")
+    model = _fit_model(units, spline, quantity, node_of is None, noise, _apart_px([one for one, _ in drawn]))
     return ImageModel(model, "", misfit, count)
 
 
-def _draw(recorder: Recorder, most_s: float) -> list[Drawn]:
-    """Images, most of them without the noise of DeepTrack's own features."""
+def _draw(recorder: Recorder, most_s: float) -> list[tuple[Drawn, bool]]:
+    """Images, most of them without the noise of DeepTrack's own features, and whether they have it."""
     quiet = Recorder(load_pipeline(recorder.loaded.path, recorder.loaded.name))
     _without_noise(quiet)
-    drawn: list[Drawn] = []
+    drawn: list[tuple[Drawn, bool]] = []
     begun_s = time.process_time()
     while not drawn or (len(drawn) < MOST_IMAGES and time.process_time() - begun_s < most_s):
         noisy = len(drawn) < NOISY_PART * MOST_IMAGES and len(drawn) % 5 == 0
-        drawn.append((recorder if noisy else quiet).draw(SEED + len(drawn)))
-        drawn[-1].views.clear()
+        one = (recorder if noisy else quiet).draw(SEED + len(drawn))
+        one.views.clear()
+        drawn.append((one, noisy))
     return drawn
 
 
@@ -167,25 +185,27 @@ def _same(one: FloatArray, other: FloatArray) -> bool:
 
 
 def _cutouts(
-    drawn: Sequence[Drawn], units: Units, terms: Sequence[Term], half: int
-) -> tuple[Cutouts, FloatArray]:
-    """Cut-outs of objects that are alone, and their numbers (N, K): those of the terms, and z where it varies."""
-    images, weights, offs, rows = [], [], [], []
+    drawn: Sequence[tuple[Drawn, bool]], units: Units, terms: Sequence[Term], half: int
+) -> tuple[Cutouts, FloatArray, npt.NDArray[np.bool_]]:
+    """Cut-outs of objects that are alone, their numbers (N, K): those of the terms, and z where it varies; and
+    which (N,) have noise."""
+    images, weights, offs, rows, noisy = [], [], [], [], []
     noise_floor = LEAST_NOISE_OF_PEAK * units.peak_contrast
-    for one in drawn:
+    for one, has_noise in drawn:
         contrast = contrast_of(one.image, units.normalisation, units.sign).astype(np.float64)
         found = objects_of(one, terms)
         noise = max(noise_of(contrast.astype(np.float32)), noise_floor)
-        padded = np.pad(contrast, half)
+        bordered = np.pad(contrast, half)
         there = np.pad(np.ones_like(contrast), half)
         for n in _alone(found, units, contrast.shape):
             column, row = int(np.rint(found.x_px[n])), int(np.rint(found.y_px[n]))
             part = slice(row, row + 2 * half + 1), slice(column, column + 2 * half + 1)
-            images.append(padded[part])
+            images.append(bordered[part])
             weights.append(there[part] * _free(found, n, (row, column), half, units.reach_px) / noise**2)
             offs.append((found.x_px[n] - column, found.y_px[n] - row))
             own = [*found.values[n], *([found.z_um[n]] if units.depth else [])]
             rows.append(own)
+            noisy.append(has_noise and noise > noise_floor)
     side = 2 * half + 1
     values = np.array(rows, np.float64).reshape(len(rows), len(terms) + int(units.depth))
     cutouts = Cutouts(
@@ -193,7 +213,7 @@ def _cutouts(
         np.array(weights).reshape(-1, side, side),
         np.array(offs, np.float64).reshape(-1, 2),
     )
-    return cutouts, values
+    return cutouts, values, np.array(noisy, np.bool_)
 
 
 def _alone(found: Objects, units: Units, shape: tuple[int, ...]) -> list[int]:
@@ -219,11 +239,15 @@ def _free(found: Objects, n: int, at: tuple[int, int], half: int, reach_px: int)
     return free
 
 
-def _nodes(values: FloatArray | None, count: int) -> tuple[FloatArray, int]:
-    """Coordinates (N,) of the numbers in nodes, and how many nodes there are."""
+def _nodes(
+    values: FloatArray | None, count: int, ends: tuple[float, float] | None = None
+) -> tuple[FloatArray, int]:
+    """Coordinates (N,) of the numbers in nodes, and how many nodes there are; the `ends` of their range are theirs
+    if not given."""
     if values is None:
         return np.full(count, 2.0), 5  # any place of a spline that is the same everywhere
-    low, high = float(values.min()), float(values.max())
+    low, high = ends or (float(values.min()), float(values.max()))
+    values = np.clip(values, low, high)
     return ROOM + (values - low) / (high - low) * (INNER_NODES - 1), INNER_NODES + 2 * ROOM
 
 
@@ -282,17 +306,39 @@ def _quantity(
     return Quantity.over(name, low * factor, high * factor)
 
 
-def _fit_model(units: Units, spline: ImageSpline, quantity: Quantity, resized: bool) -> FitModel:
+def _apart_px(drawn: Sequence[Drawn]) -> float:
+    """How far from each other neighbours are, px, by the median; infinite where objects are alone."""
+    apart = []
+    for one in drawn:
+        found = objects_of(one, ())
+        if found.x_px.size > 1:
+            away, _ = cKDTree(np.column_stack([found.x_px, found.y_px])).query(
+                np.column_stack([found.x_px, found.y_px]), 2
+            )
+            apart += away[:, 1].tolist()
+    return float(np.median(apart)) if apart else np.inf
+
+
+def _fit_model(
+    units: Units, spline: ImageSpline, quantity: Quantity, resized: bool, noise: Noise, apart_px: float
+) -> FitModel:
     coefficients = _resized(spline.coefficients[2]) if resized else spline.coefficients
+    light, _ = extents(coefficients.astype(np.float32))
+    coefficients = padded(coefficients, min(WIDER * (coefficients.shape[1] // 2), LARGEST_HALF_PX))
+    # a window in which there are others is no better for being larger
+    window = np.maximum(light, np.minimum(window_of(coefficients, light), min(0.5 * apart_px, 1e6))).astype(
+        int
+    )
     lit = units.normalisation == "background"
-    read, shot = _noise(spline, units) if lit else (1.0, 0.0)
     return model_over(
         quantity,
         coefficients,
         pixel_size_um=units.pixel_size_um,
         polarity=units.polarity,
-        read=read,
-        shot=shot,
+        read=noise.read,
+        shot=noise.shot,
+        growth=noise.growth,
+        extent_px=window,
         brightness_sd=float(np.std(spline.amplitude)) if lit else WIDE_SD,
     )
 
@@ -306,20 +352,3 @@ def _resized(plane: FloatArray) -> FloatArray:
         for s in values_of_nodes(*SIZES)
     ]
     return np.asarray(ndimage.spline_filter(np.array(images), order=3, mode="mirror"), np.float64)
-
-
-def _noise(spline: ImageSpline, units: Units) -> tuple[float, float]:
-    """How the variance grows with the light, (read, shot), from what the model leaves of the images with noise."""
-    weight = spline.weight
-    floor = (LEAST_NOISE_OF_PEAK * units.peak_contrast) ** -2
-    noisy = weight.max(axis=(1, 2)) < 0.99 * floor
-    if not noisy.any():
-        return 0.0, 1.0
-    light = 1.0 + units.sign * (spline.cutouts.images - spline.residual())[noisy]
-    square = (weight * spline.residual() ** 2)[noisy]
-    used = (weight[noisy] > 0) & (square < 25.0)
-    terms = np.column_stack([np.ones(int(used.sum())), np.clip(light[used], 0.0, None)])
-    (read, shot), *_ = np.linalg.lstsq(terms, square[used], rcond=None)
-    if not shot > 0:
-        return 1.0, 0.0
-    return max(float(read), 0.0), float(shot)

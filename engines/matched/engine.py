@@ -117,7 +117,7 @@ class MatchedEngine:
         filters = self._free.get()
         try:
             noise = np.random.default_rng(0).normal(0.0, 1.0, (height, width)).astype(np.float32)
-            filters.find(noise, 1.0)
+            filters.find(noise, (0.0, 1.0))
         finally:
             self._free.put(filters)
         working_dtype(dtype)
@@ -156,7 +156,7 @@ class MatchedEngine:
         filters = self._free.get()
         try:
             contrast, _, light, noise = self._refiner.prepare(image, full_light)
-            found = filters.find(contrast, float(np.sqrt(sum(noise))))
+            found = filters.find(contrast, noise)
             row = Detections.COLUMNS.index
             table = np.full((len(Detections.COLUMNS), found.x_px.size), np.nan)
             pixel = self._pixel_size_um

@@ -28,8 +28,8 @@ SIDE_LOBE_SPARE = 1.3
 """Factor on how strongly an object answers beside its own place, as noise and its exact size change that."""
 NOT_FITTED_PX = 0.5
 """Standard error of a candidate's place, until it is fitted."""
-LEAST_LIGHT = 0.1
-"""Of the median: least light by which the noise of a place is scaled."""
+LEAST_VARIANCE = 0.1
+"""Of the median's: least variance by which the noise of a place is scaled."""
 
 
 class Candidates(NamedTuple):
@@ -68,9 +68,11 @@ class MatchedFilters:
         self._light = np.empty(shape, np.float32)
         self._found = np.empty((4, MOST_CANDIDATES))
 
-    def find(self, contrast: Float32Array, noise: float) -> Candidates:
-        """The candidates in a contrast (H, W) whose pixels have this standard deviation at the median's light."""
-        image = levelled(contrast, self._model, self._light)
+    def find(self, contrast: Float32Array, variance: tuple[float, float]) -> Candidates:
+        """The candidates in a contrast (H, W) whose pixels have this variance, (read, shot), at the median's
+        light."""
+        noise = math.sqrt(sum(variance))
+        image = levelled(contrast, self._model, variance, self._light)
         spectrum = fft.rfft2(_continued(image, self._half), self._size)
         height, width = self._shape
         answers = np.stack([fft.irfft2(spectrum * own, self._size)[:height, :width] for own in self._spectra])
@@ -105,12 +107,19 @@ class MatchedFilters:
         return np.array(kept, np.intp)
 
 
-def levelled(contrast: Float32Array, model: FitModel, light: Float32Array) -> Float32Array:
-    """A contrast (H, W) less its uneven light, its noise scaled to be even; `light` (H, W) is filled."""
+def levelled(
+    contrast: Float32Array, model: FitModel, variance: tuple[float, float], light: Float32Array
+) -> Float32Array:
+    """A contrast (H, W) less its uneven light, its noise of this variance, (read, shot), scaled to be even.
+
+    `light` (H, W) is filled.
+    """
     if not lay_light(contrast, model.coefficients.shape[1], light):
         return contrast - np.float32(np.median(contrast))
+    read, shot = variance
     sign = -1.0 if model.polarity == "dark" else 1.0
-    found: Float32Array = (contrast - light) / np.sqrt(np.maximum(1.0 + sign * light, LEAST_LIGHT))
+    of_median = np.float32(1.0) + np.float32(sign * shot / (read + shot)) * light
+    found: Float32Array = (contrast - light) / np.sqrt(np.maximum(of_median, np.float32(LEAST_VARIANCE)))
     return found
 
 

@@ -138,9 +138,10 @@ class Pursuit:
         )
         self._light = np.empty(shape, np.float32)
 
-    def find(self, contrast: Float32Array, noise: float) -> Candidates:
-        """The objects in a contrast (H, W) whose pixels have this standard deviation at the median's light."""
-        image = levelled(contrast, self._model, self._light)
+    def find(self, contrast: Float32Array, variance: tuple[float, float]) -> Candidates:
+        """The objects in a contrast (H, W) whose pixels have this variance, (read, shot), at the median's light."""
+        noise = math.sqrt(sum(variance))
+        image = levelled(contrast, self._model, variance, self._light)
         rest = _Rest(image.astype(np.float64), noise, self._pad)
         seen: list[_Seen] = []
         for _ in range(PASSES):

@@ -13,6 +13,7 @@ from engines.refine.clipped import refit_clipped
 from engines.refine.depth_search import LARGEST_MOVE_PX
 from engines.refine.frame import UNTRIED, begin_frame, fit_frame, take_back, vary
 from engines.refine.joint_fit import CONVERGED
+from engines.refine.limits import ends_of
 from engines.refine.other_side import other_depths
 from engines.refine.particle_count import Marks, settle_frame
 from engines.refine.psf import FitModel
@@ -136,16 +137,24 @@ def fit_particles(
         given[:n] &= ~drawn
     alone = theta[:n].copy()
     fit_all(contrast, total, particles, psf, variance, Prior(0.0, 0.0), usable)
+    settled_alone = np.zeros(room, np.bool_)
     if (
         model.quantity is not None and model.misfit is None
     ):  # else what is unlike it is known of all particles
         with np.errstate(invalid="ignore"):
-            unlike = usable & (particles.state == CONVERGED) & _worse_than_chance(fit)
-        refit_clipped(contrast, total, particles, unlike, psf, variance)
+            there = usable & (particles.state == CONVERGED)
+            unlike = there & _worse_than_chance(fit)
+        first = theta.copy()
+        settled_alone = refit_clipped(
+            contrast, total, particles, there, unlike, ends_of(contrast), psf, variance
+        )
+        settled_alone |= usable & (theta != first).any(axis=1) & ~_worse_than_chance(fit)
     other = np.full((room, 2), np.nan)
-    crossed = other_depths(contrast, total, particles, psf, variance, model.twins, other)
+    # what reaches limits, or is partly hidden, stays as it is: the other steps know of neither
+    free = particles._replace(usable=usable & ~settled_alone)
+    crossed = other_depths(contrast, total, free, psf, variance, model.twins, other)
     if crossed.any():
-        fit_all(contrast, total, particles, psf, variance, Prior(0.0, 0.0), crossed)
+        fit_all(contrast, total, free, psf, variance, Prior(0.0, 0.0), crossed)
     typical = typical_of(
         sample_of(theta, fit, covariance), usable & (particles.state == CONVERGED), model, known
     )
@@ -161,9 +170,11 @@ def fit_particles(
         faint |= usable & ~(theta[:, A] > typical.brightness - bright)
     noticed |= take_back(total, theta, alone, usable, psf)
     marks = Marks(noticed, faint, np.zeros(room, np.bool_))
-    count = settle_frame(contrast, total, particles, n, thought, marks, psf, variance, typical)
+    settled = particles._replace(usable=usable & ~settled_alone)
+    count = settle_frame(contrast, total, settled, n, thought, marks, psf, variance, typical)
     prior = Prior(typical.brightness, typical.spread**-2)
-    fit_all(contrast, total, particles, psf, variance, prior, marks.changed & usable)
+    fit_all(contrast, total, settled, psf, variance, prior, marks.changed & settled.usable)
+    usable[:] = settled.usable | (usable & settled_alone)
     other[marks.changed] = np.nan
     theta, usable, fit, state = theta[:count], usable[:count], fit[:count], particles.state[:count]
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -8,7 +8,9 @@ with f of `spline` and u, v the columns and rows from the middle of the block. T
 
     w_i = 1 / (read + shot max(LEAST_LIGHT, 1 + sign mu_i))    (2)
 
-with mu_i without the plane. Where brightnesses A are expected around A_0 with a precision p,
+with mu_i without the plane. Where a camera has an offset, `read` may be less than 0, as that part of the background
+has no noise; the variance then is LEAST_LIGHT of the background's at least. Where brightnesses A are expected
+around A_0 with a precision p,
 
     chi2 = sum_i w_i (d_i - mu_i)^2 + p sum_k (A_k - A_0)^2    (3)
 
@@ -102,6 +104,8 @@ def weigh_block(
     weight = np.zeros((tall, wide), np.float32)
     one, sign, least = np.float32(1.0), np.float32(noise.sign), np.float32(LEAST_LIGHT)
     read, shot = np.float32(noise.read), np.float32(noise.shot)
+    if read < np.float32(0.0):
+        least += (least - one) * read / shot
     for k in range(region.shape[0]):
         _shift(region[k], corner, local)
         for i in range(local[TOP], local[BOTTOM]):

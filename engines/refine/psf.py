@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -45,7 +46,10 @@ class FitModel:
     `coefficients` (J, P, P) are those of the cubic B-spline on nodes `z_first_um + j * z_step_um` and whole pixels,
     P odd; it is valid from `z_min_um` to `z_max_um`. `extent_px` (J, 2): pixels from the centre that a fit looks
     at, along y and x. `peak` (J,) is the image's greatest contrast. The variance of the contrast is `read`
-    + `shot` x relative brightness; only their ratio counts where the noise is measured on each frame.
+    + `shot` x relative brightness; only their ratio counts where the noise is measured on each frame. `read` may be
+    less than 0, as a camera's offset has no noise. Where the background's light is not known, `growth` says how the
+    variance grows instead: in variances of the background, for a contrast of one of its standard deviations; it is
+    1 over that standard deviation in photoelectrons, whatever the offset and the gain.
     `brightness_sd` is the standard deviation of the particles' brightness around 1. `sigma_scale` is the factor by
     which standard errors of x, y and z exceed those from noise alone, as real particles are not all alike.
     `field` is what changes over the field of view: depths and places are then local ones (`refine.field`).
@@ -70,6 +74,7 @@ class FitModel:
     field: FieldModel | None = None
     misfit: Misfit | None = None
     quantity: Quantity | None = None
+    growth: float | None = None
 
     @classmethod
     def of(
@@ -88,25 +93,35 @@ class FitModel:
         field: FieldModel | None = None,
         misfit: Misfit | None = None,
         quantity: Quantity | None = None,
+        growth: float | None = None,
+        extent_px: npt.ArrayLike | None = None,
     ) -> FitModel:
-        """The model of these coefficients; by default all noise is that of the light.
+        """The model of these coefficients; by default all noise is that of the light, and the extent that of the
+        object's light.
 
         Raises `ValueError` for numbers that no PSF model can have.
         """
         z_min_um, z_max_um = z_range_um
         numbers = [z_first_um, z_step_um, z_min_um, z_max_um, pixel_size_um, read, shot, brightness_sd]
-        _check(coefficients, [*numbers, *sigma_scale])
+        _check(coefficients, [*numbers, *sigma_scale, *([] if growth is None else [growth])])
         last_um = z_first_um + z_step_um * (len(coefficients) - 1)
         if not (z_step_um > 0 and pixel_size_um > 0 and z_first_um <= z_min_um < z_max_um <= last_um):
             raise ValueError(
                 f"depths from {z_min_um} to {z_max_um} on nodes from {z_first_um} to {last_um}, {z_step_um} apart, "
                 f"pixels of {pixel_size_um} um"
             )
-        if not (min(read, shot, brightness_sd) >= 0 and read + shot > 0 and min(sigma_scale) > 0):
-            raise ValueError(f"noise {read}, {shot}, brightness {brightness_sd}, scales {sigma_scale}")
+        grows = 0.0 if growth is None else growth
+        if not (min(shot, brightness_sd, grows) >= 0 and read + shot > 0 and min(sigma_scale) > 0):
+            raise ValueError(
+                f"noise {read}, {shot}, {grows}, brightness {brightness_sd}, scales {sigma_scale}"
+            )
         if field is not None:
             check_field(field, coefficients, max(abs(z_min_um), abs(z_max_um)))
-        extent_px, peak = extents(coefficients)
+        of_light, peak = extents(coefficients)
+        extent = of_light if extent_px is None else np.array(extent_px, np.int64)
+        most = coefficients.shape[1] // 2
+        if extent.shape != of_light.shape or extent.min() < LEAST_EXTENT_PX or extent.max() > most:
+            raise ValueError(f"an extent of {extent.shape} values for coefficients of {coefficients.shape}")
         mean = np.ascontiguousarray(coefficients, np.float32)
         return cls(
             mean,
@@ -119,18 +134,27 @@ class FitModel:
             shot,
             brightness_sd,
             sigma_scale,
-            extent_px,
+            extent,
             peak,
-            FieldCells(mean, extent_px, field),
+            FieldCells(mean, extent, field),
             field,
             misfit,
             quantity,
+            growth,
         )
 
     @property
     def twins(self) -> FloatArray:
         """The most similar other depth of each node (J, 2), of `twins.twins_of`; made when first asked for."""
         return self.cells.twins()
+
+    def variance_of(self, measured: float) -> tuple[float, float]:
+        """Variance (read, shot) of the contrast, where that of the background is `measured`."""
+        if self.growth is not None:
+            shot = self.growth * math.sqrt(measured)
+            return measured - shot, shot
+        level = measured / (self.read + self.shot)
+        return self.read * level, self.shot * level
 
     def for_kernels(self, shape: tuple[int, ...] | None = None) -> Psf:
         """The model as the kernels take it, with work space of its own: one for each thread.

@@ -47,6 +47,10 @@ def pack(model: FitModel) -> str:
     planes = _halves(rounded)
     if model.quantity is not None:
         header["quantity"] = asdict(model.quantity)
+    if model.quantity is not None:
+        header["extent_px"] = model.extent_px.tolist()
+    if model.growth is not None:
+        header["growth"] = float(model.growth)
     if model.misfit is not None:
         header["misfit"] = model.misfit.numbers()
     if model.field is not None:
@@ -109,6 +113,8 @@ def unpack(text: str, name: str) -> FitModel:
             field=field,
             misfit=misfit,
             quantity=_quantity(header.get("quantity")),
+            growth=header.get("growth"),
+            extent_px=header.get("extent_px"),
         )
     except (
         ValueError,

@@ -318,7 +318,5 @@ class Refiner:
         seen.flags.writeable = False  # one kernel for images that may be changed and that may not
         fill_contrast(seen, sign / relative, sign * background / relative, contrast)
         measured = pixel_noise(contrast, max(1, contrast.size // 4 // NOISE_SAMPLES)) ** 2
-        calibrated = self.model.read + self.model.shot
         # rounding to whole grey values adds a variance of 1/12 at least
-        level = max(measured, 1.0 / 12.0 / light**2) / calibrated
-        return contrast, total, light, (self.model.read * level, self.model.shot * level)
+        return contrast, total, light, self.model.variance_of(max(measured, 1.0 / 12.0 / light**2))

@@ -182,7 +182,8 @@ def _of_particle(particle: FitModel, card: ModelCard) -> Material:
 
     model = PsfModel.of_fit(particle)
     grey = np.iinfo(np.uint8).max * BACKGROUND_OF_FULL_SCALE[card.polarity]
-    noise = NoiseModel.steady(particle.read, particle.shot, grey)
+    whole = particle.read + particle.shot
+    noise = NoiseModel.steady(max(particle.read, 0.0), min(particle.shot, whole), grey)
     return Material(
         training=(),
         scoring=Rendered(model, noise, background_for(model), SCORED),

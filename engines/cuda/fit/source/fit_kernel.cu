@@ -92,6 +92,7 @@ HELPER void prepare(Shared *s, const Psf *psf, const Block *b, const int *head, 
   }
   EACH_THREAD(t)
     const float read = (float)scene[READ], shot = (float)scene[SHOT], sign = (float)scene[SIGN];
+    const float darkest = (float)LEAST_LIGHT + (read < 0.0f ? ((float)LEAST_LIGHT - 1.0f) * read / shot : 0.0f);
     for (int p = t; p < area; p += THREADS) {
       const int i = b->top + p / b->wide, j = b->left + p % b->wide;
       int counts = 0;
@@ -103,7 +104,7 @@ HELPER void prepare(Shared *s, const Psf *psf, const Block *b, const int *head, 
       b->weight[p] = 0.0f;
       if (counts) {
         const float light = 1.0f + sign * (total[q] + change[p] + own[p]);
-        b->weight[p] = 1.0f / (read + shot * (light < (float)LEAST_LIGHT ? (float)LEAST_LIGHT : light));
+        b->weight[p] = 1.0f / (read + shot * (light < darkest ? darkest : light));
       }
       b->data[p] = seen[q] - change[p];
     }
