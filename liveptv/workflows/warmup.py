@@ -44,12 +44,11 @@ def _flow() -> None:
     from tracking.physics.channel.parameters import prior_of
     from tracking.physics.live.follower import FlowFollower
     from tracking.physics.sections.choice import profile_of
-    from tracking.physics.sections.rectangle import MANY
     from tracking.physics.sections.shapes import Rectangle
 
     section = Rectangle(2.0, 1.0)
     FlowFollower(section, prior_of(section), in_thread=False)
-    profile_of(section).at(np.zeros(MANY), np.full(MANY, 0.5))
+    profile_of(section).at(np.zeros(1), np.full(1, 0.5))
 
 
 def _network() -> None:
