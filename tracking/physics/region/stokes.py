@@ -94,8 +94,10 @@ class Domain:
     def weights(
         self, position_um: FloatArray, derivative: int = 0
     ) -> tuple[npt.NDArray[np.int64], FloatArray, npt.NDArray[np.bool_]]:
-        """Which coefficients (N, nodes of a triangle, functions) count at positions (3, N), what for in the
-        velocity there, or its `derivative` along z, 1/um of it, and which positions are in the region; 0 outside."""
+        """Which coefficients (N, nodes of a triangle, functions) count at positions (3, N), and what for.
+
+        That is the velocity there, or its `derivative` along z, 1/um of it; last, which positions are in the region
+        (outside all count 0)."""
         x, y = position_um[:2] / self.unit_um
         z = (position_um[2] - self.region.floor_um) / self.unit_um - 1.0
         found = self.finder(x, y)
