@@ -18,11 +18,11 @@ CASE is one of
 With two references each of the three has errors of its own, which follow from the three differences as far as they
 are independent (three-cornered hat): the noise of an image that all three see is not in them.
 
-`--way` is `matched` (the image model of the examples, matched filters and the fit; where the examples differ too much
-for a fit, their symmetry measures; `filters`: without the fit) or `network` (trained with so many steps; its
+`--way` is `matched` (the image model of the examples, matched filters and the fit; where the examples differ too
+much for a fit, their symmetry measures; `filters`: without the fit) or `network` (trained with so many steps; its
 detections are fitted where the examples have an image model; `unfitted`: never). Both are made of the places in
-`PLACES` (of `packed`: where five balls stand most apart) as `liveptv train --examples` does it, a network only where
-the file of `--model` is not there yet; the processor time is that of making it.
+`PLACES` (of `packed`: where five balls stand most apart) as `liveptv train --examples` does it, a network only
+where the file of `--model` is not there yet; the processor time is that of making it.
 """
 
 from __future__ import annotations

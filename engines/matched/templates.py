@@ -44,7 +44,7 @@ class Template(NamedTuple):
     @property
     def half(self) -> int:
         """Pixels on each side of the middle one."""
-        return self.image.shape[0] // 2
+        return int(self.image.shape[0]) // 2
 
 
 def templates_of(model: FitModel) -> list[Template]:
