@@ -132,9 +132,10 @@ class MatchedEngine:
         if self._flat_field is not None:
             self._flat_field.check(shape)
         self._shape, self._free = shape, SimpleQueue()
+        model, threshold = self._model, self._settings.threshold
+        rough = Pursuit(model, shape, threshold) if self._is_rough else None
         for _ in range(self._workers):
-            searched = Pursuit if self._is_rough else MatchedFilters
-            filters = searched(self._model, shape, self._settings.threshold)
+            filters = rough or MatchedFilters(model, shape, threshold)
             self._threshold = filters.threshold
             self._free.put(filters)
 

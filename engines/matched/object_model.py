@@ -43,9 +43,15 @@ def is_object_model(path: Path) -> bool:
 
 
 def is_rough(path: Path) -> bool:
-    """Whether the model of such a file only says where objects are, whose symmetry then measures them."""
-    with h5py.File(path, "r", locking=False) as file:
-        return bool(file.attrs.get(IS_ROUGH, False))
+    """Whether the model of such a file only says where objects are, whose symmetry then measures them.
+
+    Raises `ConfigurationError` where that cannot be read.
+    """
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return int(file.attrs.get(IS_ROUGH, 0)) == 1
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
+        raise ConfigurationError(f"cannot read the image model in {path} ({error}); make it again") from error
 
 
 def load_object_model(path: Path) -> FitModel:

@@ -121,7 +121,7 @@ class _Rest:
 
 
 class Pursuit:
-    """Finds the objects of a model in images of one shape (H, W); belongs to one thread."""
+    """Finds the objects of a model in images of one shape (H, W); threads may share it."""
 
     def __init__(self, model: FitModel, shape: tuple[int, int], threshold: float | None = None) -> None:
         self._model, self._shape = model, shape
@@ -136,12 +136,11 @@ class Pursuit:
         self.threshold = threshold or false_alarm_threshold(
             sum(area / each.area_px for each in self._templates)
         )
-        self._light = np.empty(shape, np.float32)
 
     def find(self, contrast: Float32Array, variance: tuple[float, float]) -> Candidates:
         """The objects in a contrast (H, W) whose pixels have this variance, (read, shot), at the median's light."""
         noise = math.sqrt(sum(variance))
-        image = levelled(contrast, self._model, variance, self._light)
+        image = levelled(contrast, self._model, variance, np.empty(self._shape, np.float32))
         rest = _Rest(image.astype(np.float64), noise, self._pad)
         seen: list[_Seen] = []
         for _ in range(PASSES):
