@@ -7,12 +7,10 @@ import numpy.typing as npt
 from scipy.ndimage import uniform_filter
 
 from engines.network.model_card import Normalisation
-from engines.network.preparation import noise_of
+from engines.network.preparation import LEAST_NOISE_OF_RANGE, noise_of
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
-LEAST_NOISE_OF_RANGE = 2e-3
-"""Of the range of an image's values: its noise is taken as this at least, half a grey value of 8 bits."""
 SMOOTHED_PX = 3
 
 

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 GATE_PX = 5.0
 """px within which a detection counts as right, 5 times the error of a poor one."""
+QUIET = 300.0
+"""Peak over noise from which on a pipeline seems to draw none: the best pixel of a camera has 200."""
 GATE_OF_DEPTH = 1.0
 """The same in depth, as a part of the range: all of it, as many objects look the same above and below the focus."""
 
@@ -39,6 +41,13 @@ def from_pipeline(
     """
     recorder = Recorder(load_pipeline(path, name))
     units = survey(recorder, learn, pixel_size_um)
+    if units.normalisation == "noise" and units.peak_contrast > QUIET:
+        log.warning(
+            "the images of %s have hardly any noise (objects are %.0f times as bright), and a network that saw "
+            "none finds little in the images of a camera: add dt.Gaussian or dt.Poisson",
+            path,
+            units.peak_contrast,
+        )
     found = image_model(recorder, units, minutes)
     if found.model is None:
         log.info("no fit after the network for %s: %s", path, found.reason)

@@ -97,6 +97,10 @@ def run(member: Member, work: Work, messages: Messages, stop: Stop) -> None:
     except Exception as error:  # any failure must be reported to the process that started the training
         named = str(error) if isinstance(error, CalibrationError) else f"{type(error).__name__}: {error}"
         messages.put(("failed", named))
+        if spawned and isinstance(
+            error, CalibrationError
+        ):  # said in one line by the program that started this
+            raise SystemExit(1) from error
         if spawned:
             raise
 

@@ -25,6 +25,11 @@ LEVELS_OF_LIGHT = 1 << 15
 
 LEAST_NOISE = 0.3
 """Grey values: standard deviation of rounding to whole ones, 1 / sqrt(12)."""
+LEAST_NOISE_OF_RANGE = 2e-3
+"""Of the range of an image's values: its noise is taken as this at least, half a grey value of 8 bits; as networks
+are trained, which may never have seen noise."""
+ODD_PIXELS, LEAST_ODD = 1e-4, 3
+"""Part of the pixels, and how many, at each end of that range that may be hot or dead ones."""
 NOISE_SQUARES = 32_768
 """Squares of 2 x 2 pixels from which the noise is measured: to 0.4 %."""
 
@@ -108,6 +113,12 @@ class Preparation:
         rows = seen[:: self._step]
         background = float(np.median(rows))
         noise = noise_of(seen) if self._flat_field is not None else max(noise_of(seen), LEAST_NOISE)
+        if noise < LEAST_NOISE_OF_RANGE * float(
+            np.ptp(rows)
+        ):  # seldom, so that the exact range may take long
+            odd = min(max(LEAST_ODD, int(ODD_PIXELS * rows.size)), (rows.size - 1) // 2)
+            low, high = np.partition(rows, [odd, rows.size - 1 - odd], axis=None)[[odd, -1 - odd]]
+            noise = max(noise, LEAST_NOISE_OF_RANGE * float(high - low))
         if not float(rows.max()) > background or noise <= 0:
             return 0.0
         np.multiply(seen - np.float32(background), np.float32(self._scale / noise), out=out[:height, :width])
