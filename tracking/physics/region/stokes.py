@@ -27,8 +27,8 @@ FloatArray = npt.NDArray[np.float64]
 
 ELEMENTS = {1: ElementTriP1, 2: ElementTriP2, 3: ElementTriP3, 4: ElementTriP4}
 DEGREE = 3
-"""Of the velocity on the triangles. In a straight channel the shear at the side walls is then wrong by 0.5 %; by 3 %
-with quadratic ones of about as many unknowns."""
+"""Of the velocity on the triangles. In a straight channel the shear at the side walls is then wrong by 0.5 %; by
+3 % with quadratic ones of about as many unknowns."""
 CELLS_ACROSS = 4.0
 """Triangles over the depth or over the narrowest opening, whichever is less."""
 MOST_TRIANGLES = 400
