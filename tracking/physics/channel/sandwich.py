@@ -56,7 +56,7 @@ def parts_of_covariance(
     sigma^2 of what was known before, and `follows` (M,) the probability with which each track counts. The
     curvature is from the weights, and the scatter from the tracks, where each residual is what it would be without
     that track in the fit (HC3; MacKinnon & White, J. Econometrics 29, 305, 1985). Tracks of the same `group` (M,),
-    such as pieces of one, are not taken as independent.
+    such as pieces of one, are not taken as independent: they are left out together.
 
     A track that moves away from the flow also loses weight: its pull changes by less than its weight, on average by
     the share `firm` of it (Huber & Ronchetti, Robust Statistics, 2009, section 7.6).
@@ -66,12 +66,12 @@ def parts_of_covariance(
     inverse = safe_inverse(np.tensordot(weighted, jacobian, both) + np.diag(confidence))
     leverage = np.einsum("amp,pq,amq,am->m", jacobian, inverse, jacobian, weight, optimize=True)
     scores = ((weight * residual)[..., None] * jacobian).sum(axis=0)
-    scores /= (1.0 - np.minimum(leverage, MOST_LEVERAGE))[:, None]
     if group is not None:
         names, of = np.unique(group, return_inverse=True)
         grouped = np.zeros((names.size, scores.shape[1]))
         np.add.at(grouped, of, scores)
-        scores = grouped
+        scores, leverage = grouped, np.bincount(of, leverage)
+    scores /= (1.0 - np.minimum(leverage, MOST_LEVERAGE))[:, None]
     square = weight * residual**2  # follows * residual^2 / variance
     firm = 1.0 - ((1.0 - follows) * square).sum(axis=1) / max(float(follows.sum()), 1e-300)
     firm = np.maximum(firm, LEAST_FIRM)

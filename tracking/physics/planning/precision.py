@@ -65,8 +65,8 @@ class Outcome:
 def outcome(plan: Plan) -> Outcome | None:
     """The fit that the plan ends with; None if no slice has a track.
 
-    The places of n tracks are random, and the mean of an inverse is larger than the inverse of the mean: of p
-    normally distributed regressors by n / (n - p - 1) (inverse Wishart distribution).
+    The tracks are random, each comes a number of times with Poisson's distribution, and the mean of an inverse is
+    larger than the inverse of the mean: see `_of_random_tracks`.
     """
     parts = tracks_of(plan.view, plan.section, plan.theta, plan.slices)
     counts = np.array([count.sum() for _, count in parts])
@@ -75,9 +75,23 @@ def outcome(plan: Plan) -> Outcome | None:
     tracks = joined([part for part, _ in parts])
     count = np.concatenate([number for _, number in parts])
     fit = expected_fit(tracks, plan.section, plan.prior, plan.theta, count, MIDDLE_X_UM)
-    few = counts.sum() / max(counts.sum() - plan.prior.free.size - 1.0, 1.0)
-    fit = replace(fit, covariance=few * fit.covariance)
+    fit = replace(fit, covariance=_of_random_tracks(fit, count))
     return Outcome(fit, count, counts, float(np.average(tracks.length, weights=count)))
+
+
+def _of_random_tracks(fit: ChannelFit, count: FloatArray) -> FloatArray:
+    """The mean covariance (10, 10) if each track comes a random number of times, `count` (M,) on average.
+
+    To second order, C + C (sum of count_i I_i C I_i) C for tracks with the information I_i. Where all tell the same
+    that is (p + 1) / n more for p unknowns; a depth is told by the few tracks near the walls: more uncertain.
+    """
+    free = fit.prior.free
+    covariance = fit.covariance[np.ix_(free, free)]
+    own = np.einsum("amp,am,amq->mpq", fit.jacobian, 1.0 / fit.variance, fit.jacobian, optimize=True)
+    scatter = np.einsum("m,mij,jk,mkl->il", count, own, covariance, own, optimize=True)
+    found = fit.covariance.copy()
+    found[np.ix_(free, free)] += covariance @ scatter @ covariance
+    return found
 
 
 def errors_of(

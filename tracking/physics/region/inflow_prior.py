@@ -3,7 +3,7 @@
 The amplitude of a shape that carries no liquid has a normal distribution around 0, whose standard deviation depends
 on the opening and the shape,
 
-    log sigma = strength of the opening + [along] a + [up] b - c (details across) - d (details over the depth).
+    log sigma = strength of the opening - c of it (details across) + [along] a + [up] b - d (details over depth).
 
 These numbers have broad distributions (`BEFORE`), and those after the tracks follow from the evidence, the
 probability of the tracks over all amplitudes (MacKay, Neural Computation 4, 415, 1992). They are integrated out,
@@ -30,10 +30,13 @@ UNKNOWN_SPEEDS = 100.0
 STRENGTH = (math.log(0.1), 2.0)
 """Mean and standard deviation of the logarithm of an opening's strength over the tracks' velocity: from 0.2 % to 5
 times it."""
-BEFORE = ((0.0, 1.0), (-1.5, 1.5), (0.7, 0.5), (2.0, 1.5))
-"""Means and standard deviations of a, b, c and d: shapes along the opening as strong as those normal to it, those
-up a fourth; each detail across half as strong as the one before, over the depth a seventh. Side channels far from
-an opening leave nothing over the depth; a step of the floor near it leaves as much as across."""
+FADING = (1.2, 0.8)
+"""The same of c: what stands in the way of the flow at a distance L before an opening of width W leaves
+exp(-pi L / W) from each detail to the next, or less, at the opening; from 0.1 to 1 widths."""
+BEFORE = ((0.0, 1.0), (-1.5, 1.5), (2.0, 1.5))
+"""The same of a, b and d: shapes along the opening as strong as those normal to it, those up a fourth; each detail
+over the depth a seventh of the one before. Side channels far from an opening leave nothing over the depth; a step
+of the floor near it leaves as much as across."""
 POINTS = 64
 """Points of the integral over these numbers; standard errors then change by less than 3 % with more."""
 BROADER = 1.3
@@ -73,8 +76,10 @@ def prior_of(flows: RegionFlows, speed: float) -> InflowPrior:
     opening, axis, across, up = flows.shapes
     carries = axis == CARRIES
     openings = np.arange(len(flows.flows.domain.region.openings))
-    share = np.stack([*(opening == one for one in openings), axis == 1, axis == 2, -across, -up]) * ~carries
-    known = np.array([(STRENGTH[0] + math.log(speed), STRENGTH[1])] * openings.size + list(BEFORE))
+    own = opening == openings[:, None]
+    share = np.vstack([own, -across * own, axis == 1, axis == 2, -up]) * ~carries
+    strength = (STRENGTH[0] + math.log(speed), STRENGTH[1])
+    known = np.array([strength] * openings.size + [FADING] * openings.size + list(BEFORE))
     return InflowPrior(share.astype(np.float64), known[:, 0], known[:, 1], carries, speed)
 
 
