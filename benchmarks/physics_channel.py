@@ -292,9 +292,13 @@ def actual_percent(name: str, fit: ChannelFit, findings: FlowFindings, true: dic
     return 100.0 * float("nan" if number is None else number.value / true[name] - 1.0)
 
 
-def enough(seeds: int) -> list[dict[str, Any]]:
+def enough(seeds: int, first_seed: int = 0) -> list[dict[str, Any]]:
     """`ends` over seeds, a row for each quantity: rms error at the end over the one asked for."""
-    runs = [ends(seed) for seed in range(seeds)]
+    return of_ends([ends(first_seed + seed) for seed in range(seeds)], first_seed)
+
+
+def of_ends(runs: list[dict[str, dict[str, float]]], first_seed: int) -> list[dict[str, Any]]:
+    """The rows of runs that `ends` has made."""
     rows = []
     for name, asked in ASKED.items():
         over = [one[name] for one in runs if "end_s" in one[name]]
@@ -304,10 +308,12 @@ def enough(seeds: int) -> list[dict[str, Any]]:
         expected = np.array([one.get("expected_end_s", np.nan) for one in over])
         rows.append(
             {
-                "case": "enough", "quantity": name, "asked_percent": asked, "seeds": seeds, "ended": len(over),
+                "case": "enough", "quantity": name, "asked_percent": asked, "seeds": len(runs),
+                "first_seed": first_seed, "ended": len(over),
                 "end_s": float(np.median(end)), "stated_percent": float(np.mean(stated)),
                 "rms_error_percent": float(np.sqrt(np.mean(errors**2))),
                 "actual_over_asked": float(np.sqrt(np.mean(errors**2))) / asked,
+                "actual_over_stated": float(np.sqrt(np.mean((errors / np.array(stated)) ** 2))),
                 "mean_error_percent": float(errors.mean()),
                 "expected_end_over_end": float(np.nanmedian(expected / end)),
             }
@@ -378,6 +384,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     parser.add_argument("--names", type=int, default=20, help="seeds of `named`")
     parser.add_argument("--ends", type=int, default=60, help="seeds of `enough`")
+    parser.add_argument("--first-end", type=int, default=0, help="first seed of `enough`")
     options = parser.parse_args()
     chosen = options.only or cases
     rows: list[dict[str, Any]] = []
@@ -395,7 +402,7 @@ def main() -> None:
         rows += [named(case, tracks, options.names) for tracks in (200, 500) for case in CASES]
         rows += [both(case, 500, options.names // 4) for case in list(CASES)[:3]]
     if "enough" in chosen:
-        rows += enough(options.ends)
+        rows += enough(options.ends, options.first_end)
     if "profile" in chosen:
         rows += [profile(seed) for seed in range(options.profiles)]
     for row in rows:
