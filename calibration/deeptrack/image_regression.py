@@ -19,7 +19,6 @@ import numpy.typing as npt
 from scipy.ndimage import uniform_filter
 
 from calibration.alignment.depth_spline import node_weights
-from engines.refine.limits import beyond_limits
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -32,7 +31,8 @@ BEND = 1e-3
 """Weight of the squared second difference over the number, relative to the images' information on a node: too
 little to smooth what images show, enough for nodes that few images reach."""
 OFF_SIGMAS = 4.0
-"""Standard errors of the mean of 3 x 3 pixels from which they do not count: where an image shows more."""
+"""Standard errors of the mean of 3 x 3 pixels from which they do not count: where an image is clipped, or shows
+more."""
 LEAST_PEAK = 0.1
 """Of the median: nodes with less were seen by no images."""
 
@@ -130,11 +130,9 @@ class ImageSpline:
         self.coefficients = symmetric(self.coefficients)
 
     def _leave_out(self) -> None:
-        """Leave out pixels that (1) has beyond the limits of an image, or does not explain in any way."""
-        residual = self.residual()
-        mean = self.cutouts.images - residual
-        own = np.where(beyond_limits(self.cutouts.images, mean, self._weight), 0.0, self._weight)
-        off = uniform_filter(residual * np.sqrt(own), (0, 3, 3), mode="constant")
+        """Leave out pixels that (1) does not explain in any way."""
+        own = self._weight
+        off = uniform_filter(self.residual() * np.sqrt(own), (0, 3, 3), mode="constant")
         self.weight = np.where(np.abs(off) * 3 > OFF_SIGMAS, 0.0, own)
 
     def _forward(self, coefficients: FloatArray) -> FloatArray:

@@ -9,12 +9,11 @@ are follows from mu, not from their noise, so what is measured with the others h
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
 from engines.refine.arguments import BoolArray, Float32Array, FloatArray, IntArray, Psf
 from engines.refine.normal_equations import GROUND, solve
-from engines.refine.rendering import BOX, LEFT, TOP, A, render
+from engines.refine.rendering import LEFT, TOP, A, render
 from engines.refine.spline import pitch_of
 
 LOW, HIGH = range(2)
@@ -25,8 +24,6 @@ LEVELS = 256
 """Values over the range of mu that are tried for where a limit sets in."""
 BEYOND_SIGMAS = 4.5
 """Standard deviations of a pixel by which some pixels of a frame may be beyond a limit: noise, one in 300,000."""
-EXPLAINED = 1.5
-"""Reduced chi-square below which limits explain an image, while a model of it is still being found."""
 STRAYS = 3
 """Pixels of a frame, hot or dead ones, that may be beyond a limit by more."""
 
@@ -169,17 +166,3 @@ def chi_square_within(
             mu = min(max(mean[i, j], limits[LOW]), limits[HIGH])
             total += weight[i, j] * (frame[box[TOP] + i, box[LEFT] + j] - mu) ** 2
     return float(total)
-
-
-def beyond_limits(images: FloatArray, mean: FloatArray, weight: FloatArray) -> npt.NDArray[np.bool_]:
-    """Which pixels of each of some images (N, H, W) are beyond its limits by the `mean` (N, H, W), with these
-    weights; none where limits do not explain the image."""
-    beyond = np.zeros(images.shape, np.bool_)
-    box, limits, ends = np.zeros(BOX, np.int64), np.empty(2), np.array([np.inf, -np.inf])
-    for n, seen in enumerate(images.astype(np.float32)):
-        own = weight[n].astype(np.float32)
-        if not find_limits(seen, mean[n], box, own, ends, limits):
-            continue
-        if chi_square_within(seen, mean[n], box, own, limits) < EXPLAINED * max(1, (own > 0).sum()):
-            beyond[n] = (mean[n] <= limits[LOW]) | (mean[n] >= limits[HIGH])
-    return beyond

@@ -8,7 +8,7 @@ from test_quantity_fit import model
 
 from engines.refine.arguments import Noise
 from engines.refine.joint_fit import LEAST_LIGHT, weigh_block
-from engines.refine.limits import HIGH, LOW, beyond_limits, ends_of, find_limits
+from engines.refine.limits import HIGH, LOW, ends_of, find_limits, within_limits
 from engines.refine.rendering import BOX, set_box
 
 SIDE = 41
@@ -55,12 +55,10 @@ def test_what_the_rest_of_the_frame_exceeds_is_no_limit() -> None:
 
 
 def test_pixels_beyond_a_limit_are_those_of_the_model_not_of_the_noise() -> None:
-    rng = np.random.default_rng(4)
-    mean = bump(1.0)
-    seen = np.minimum(mean, 0.6) + NOISE * rng.standard_normal(mean.shape)
-    weight = np.full((1, *mean.shape), NOISE**-2)
-    beyond = beyond_limits(seen[None], mean[None], weight)[0]
-    assert (beyond == (mean > 0.6)).mean() > 0.99
+    mean, used = bump(1.0), np.ones((SIDE, SIDE), np.bool_)
+    assert not within_limits(mean, np.array([-np.inf, 0.6]), used)
+    assert (used == (mean < 0.6)).all()
+    assert within_limits(mean, np.array([-np.inf, 0.6]), used)
 
 
 def test_a_few_stray_pixels_are_not_the_ends_of_an_image() -> None:
