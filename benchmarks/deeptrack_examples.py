@@ -43,6 +43,7 @@ GAIN, OFFSET = 0.6, 1500.0
 FULL_SCALE = 65535.0
 LIVE_FRAMES, LIVE_RATE_HZ, DIFFUSION_UM2_S = 60, 20.0, 0.05
 WAYS = {"network": ".onnx", "image-model": ".h5"}
+PLACE = ["x_um", "y_um", "z_um"]
 Row = dict[str, Any]
 
 
@@ -137,10 +138,8 @@ def scores(truth: pd.DataFrame, found: pd.DataFrame, pixel_um: float) -> Row:
     pairs = []
     for frame in range(int(truth.frame.max()) + 1):
         true, seen = (np.flatnonzero(table.frame == frame) for table in (truth, found))
-        places = [
-            t.iloc[i][["x_um", "y_um", "z_um"]].to_numpy(float) for t, i in ((truth, true), (found, seen))
-        ]
-        mine, theirs = match(*places, GATE_PX * pixel_um, None)
+        there, here = truth.iloc[true][PLACE].to_numpy(float), found.iloc[seen][PLACE].to_numpy(float)
+        mine, theirs = match(there, here, GATE_PX * pixel_um, None)
         pairs.append(np.column_stack([true[mine], seen[theirs]]))
     true, seen = np.concatenate(pairs).T
     right, measured = truth.iloc[true].reset_index(), found.iloc[seen].reset_index()
