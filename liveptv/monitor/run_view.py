@@ -52,7 +52,6 @@ class RunView:
         self._profile = RunningProfile()
         self._flow = RunningFlow()
         self._diffusion = RunningDiffusion()
-        self._diffusion.warmup()
         self._quality = DetectionQuality()
         self._sides = TwoSides()
         self._control = ControlState()
