@@ -28,7 +28,7 @@ BRIGHTER = (1.0, 10.0)
 GRADIENTS = (0.0, 0.8)
 """From one side of the image to the other, over the light in its middle."""
 SEED = 4711
-STEPS = (0.05, 0.05, 5e-9, 0.02)
+STEPS = (0.05, 0.05, 3e-8, 0.02)
 """px, px, m, and of the intensity, for derivatives."""
 
 

@@ -51,5 +51,4 @@ def window_of(coefficients: FloatArray, least: IntArray) -> IntArray:
         errors = np.sqrt(np.array([np.diagonal(np.linalg.inv(one))[:2].max() for one in inside[2:]]))
         enough = np.flatnonzero(errors <= (1 + MAY_LOSE) * errors[-1])
         found[j] = np.maximum(found[j], 2 + int(enough[0]))
-    window: npt.NDArray[np.int64] = np.minimum(ndimage.maximum_filter1d(found, 3, axis=0), half)
-    return window
+    return np.asarray(np.minimum(ndimage.maximum_filter1d(found, 3, axis=0), half), np.int64)

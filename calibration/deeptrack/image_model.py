@@ -312,9 +312,8 @@ def _apart_px(drawn: Sequence[Drawn]) -> float:
     for one in drawn:
         found = objects_of(one, ())
         if found.x_px.size > 1:
-            places = np.column_stack([found.x_px, found.y_px])
-            away = np.asarray(cKDTree(places).query(places, 2)[0])
-            apart += away[:, 1].tolist()
+            place = np.column_stack([found.x_px, found.y_px])
+            apart += np.asarray(cKDTree(place).query(place, 2)[0])[:, 1].tolist()
     return float(np.median(apart)) if apart else np.inf
 
 

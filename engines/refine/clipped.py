@@ -122,8 +122,8 @@ def _try_alone(
         rivals[j] = beside and other[TOP] < own[BOTTOM] and own[TOP] < other[BOTTOM]
     if not rivals.any():
         return
-    for rival in np.flatnonzero(rivals):
-        put(total, theta[rival], -1.0, psf)
+    for k in np.flatnonzero(rivals):
+        put(total, theta[k], -1.0, psf)
     kept = theta[i].copy(), particles.covariance[i].copy(), particles.fit[i].copy(), limited[i]
     alone = _refit(frame, total, particles, i, limited, True, True, ends, psf, noise)
     if limited[i] and alone < cost:
@@ -131,8 +131,8 @@ def _try_alone(
         return
     theta[i], particles.covariance[i], particles.fit[i], limited[i] = kept
     usable[i] = True
-    for rival in np.flatnonzero(rivals):
-        put(total, theta[rival], 1.0, psf)
+    for k in np.flatnonzero(rivals):
+        put(total, theta[k], 1.0, psf)
 
 
 @njit(cache=True, nogil=True)
