@@ -28,8 +28,10 @@ LEAST_NOISE = 0.3
 LEAST_NOISE_OF_RANGE = 2e-3
 """Of the range of an image's values: its noise is taken as this at least, half a grey value of 8 bits; as networks
 are trained, which may never have seen noise."""
-ODD_PIXELS, LEAST_ODD = 1e-4, 3
-"""Part of the pixels, and how many, at each end of that range that may be hot or dead ones."""
+ODD_PIXELS, LEAST_ODD = 5e-4, 3
+"""Part of the pixels, and how many at least, at each end of that range that may be hot or dead ones, or a bright
+speck of dirt (500 pixels of a megapixel), which must not take the contrast from all others. With a larger part the
+objects themselves would not count where there are few of them."""
 NOISE_SQUARES = 32_768
 """Squares of 2 x 2 pixels from which the noise is measured: to 0.4 %."""
 
@@ -113,9 +115,7 @@ class Preparation:
         rows = seen[:: self._step]
         background = float(np.median(rows))
         noise = noise_of(seen) if self._flat_field is not None else max(noise_of(seen), LEAST_NOISE)
-        if noise < LEAST_NOISE_OF_RANGE * float(
-            np.ptp(rows)
-        ):  # seldom, so that the exact range may take long
+        if noise < LEAST_NOISE_OF_RANGE * float(np.ptp(rows)):  # seldom: the range without odd pixels takes long
             odd = min(max(LEAST_ODD, int(ODD_PIXELS * rows.size)), (rows.size - 1) // 2)
             low, high = np.partition(rows, [odd, rows.size - 1 - odd], axis=None)[[odd, -1 - odd]]
             noise = max(noise, LEAST_NOISE_OF_RANGE * float(high - low))

@@ -25,6 +25,15 @@ def test_a_camera_shows_the_contrast_that_a_network_was_trained_on_with_or_witho
     assert slope == pytest.approx(1.0, abs=0.05)
 
 
+def test_a_saturated_speck_of_dirt_does_not_take_the_contrast_from_all_others():
+    rng = np.random.default_rng(3)
+    grey = np.rint(200 + 4 * rng.normal(size=(600, 800))).astype(np.uint16)
+    dirty = grey.copy()
+    dirty[40:55, 50:65] = 4095
+    plain, odd = (Preparation(grey.shape, 1.0, 1.0, None, "noise") for _ in range(2))
+    assert odd.fill(dirty) == pytest.approx(plain.fill(grey), rel=0.01)
+
+
 def test_a_hot_pixel_does_not_take_the_contrast_from_all_others():
     grey = np.rint(1500 + 300 * ring(0.05)).astype(np.uint16)
     hot = grey.copy()
