@@ -115,7 +115,8 @@ class Preparation:
         rows = seen[:: self._step]
         background = float(np.median(rows))
         noise = noise_of(seen) if self._flat_field is not None else max(noise_of(seen), LEAST_NOISE)
-        if noise < LEAST_NOISE_OF_RANGE * float(np.ptp(rows)):  # seldom: the range without odd pixels takes long
+        whole = float(np.ptp(rows))
+        if noise < LEAST_NOISE_OF_RANGE * whole:  # seldom: the range without odd pixels takes long
             odd = min(max(LEAST_ODD, int(ODD_PIXELS * rows.size)), (rows.size - 1) // 2)
             low, high = np.partition(rows, [odd, rows.size - 1 - odd], axis=None)[[odd, -1 - odd]]
             noise = max(noise, LEAST_NOISE_OF_RANGE * float(high - low))
