@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -119,9 +119,7 @@ class FlowFollower:
         batch = self._channel.collect()
         pump = self._channel.pump
         factor, set_point = pump.factor, pump.now_ul_s
-        work: Callable[[], LiveFlow | None] = lambda: self._renew(  # noqa: E731
-            batch, info, factor, set_point, looks
-        )
+        work = partial(self._renew, batch, info, factor, set_point, looks)
         if self._worker is None:
             self._found = work() or self._found
         else:
