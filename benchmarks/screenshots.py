@@ -1,6 +1,6 @@
 """Makes the images of the live page and of a report in docs/images: of a run of the demo, in headless Chromium.
 
-Needs playwright and Chromium. On a busy computer the demo's detector falls behind the camera: lower `--rate`.
+Needs playwright and Chromium, and a computer that is not busy: else the demo's detector falls behind its camera.
 
     python benchmarks/screenshots.py docs/images
 """
@@ -16,8 +16,6 @@ from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import sync_playwright
-
-from acquisition.configuration import config_path
 
 SCREEN = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
@@ -67,18 +65,22 @@ def strip(run, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--rate", type=float, default=30.0, help="frames/s of the simulated camera")
-    parser.add_argument("--frames", type=int, default=600)
+    parser.add_argument("--frames", type=int, default=600, help="frames measured before a picture is taken")
+    parser.add_argument("--seconds", type=float, default=90.0, help="length of the run")
     options = parser.parse_args()
     program = shutil.which("chromium") or shutil.which("google-chrome")
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as driver:
         run = Path(scratch) / "demo"
-        seconds = options.frames / options.rate + 40
-        command = [sys.executable, "-m", "liveptv", "demo", "-o", str(run), "--seconds", f"{seconds:g}"]
-        microscope = Path(scratch) / "microscope.cfg"
-        rate = f"\n#py Property,Camera,FrameRate,{options.rate:g}\n"
-        microscope.write_text(config_path().read_text(encoding="utf-8") + rate, encoding="utf-8")
-        command += ["--set", f"microscope.config={microscope}"]
+        command = [
+            sys.executable,
+            "-m",
+            "liveptv",
+            "demo",
+            "-o",
+            str(run),
+            "--seconds",
+            f"{options.seconds:g}",
+        ]
         browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as demo:
             for line in demo.stdout:
