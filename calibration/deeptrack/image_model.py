@@ -190,10 +190,11 @@ def _cutouts(
     """Cut-outs of objects that are alone, their numbers (N, K): those of the terms, and z where it varies; and
     which (N,) have noise."""
     images, weights, offs, rows, noisy = [], [], [], [], []
-    noise_floor = LEAST_NOISE_OF_PEAK * units.peak_contrast
     for one, has_noise in drawn:
         contrast = contrast_of(one.image, units.normalisation, units.sign).astype(np.float64)
         found = objects_of(one, terms)
+        # an image without noise has a contrast of its own where contrasts are relative to the noise
+        noise_floor = LEAST_NOISE_OF_PEAK * max(units.peak_contrast, float(np.abs(contrast).max()))
         noise = max(noise_of(contrast.astype(np.float32)), noise_floor)
         bordered = np.pad(contrast, half)
         there = np.pad(np.ones_like(contrast), half)
