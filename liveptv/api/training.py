@@ -165,12 +165,13 @@ def train(
     refuse_to_replace(target, source, begin, *seen.paths)
     writable(target, overwrite)
     with claimed(target, "liveptv.train"):
-        recipe, digest = (
-            recipe_of(seen, log.info) if examples else recipe_for(source, optics, pipeline, minutes)
-        )
         settings = settings_for(
             minutes, size, seed=seed, steps=steps, processes=processes, batch=batch, start_from=begin
         )
+        if examples:
+            recipe, digest = recipe_of(seen, log.info)
+        else:
+            recipe, digest = recipe_for(source, optics, pipeline, settings.expected_minutes)
         found = train_model(target, recipe, digest, settings, on_progress)
     assert found is not None  # one process of several that were launched
     return Training(found)

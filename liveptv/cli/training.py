@@ -169,10 +169,6 @@ def train(
             raise ConfigurationError(ONE_SOURCE)
         if volumes:
             check_start(start_from)
-        elif seen is not None:
-            recipe, digest = recipe_of(seen, _say if first else lambda _line: None)
-        else:
-            recipe, digest = recipe_for(calibration, optics, pipeline, minutes)
         on_gpu = torch.cuda.is_available()
         if member is not None:
             processes = member.size
@@ -203,6 +199,10 @@ def train(
             if of_volumes is not None:
                 _report_volumes(of_volumes)
             return 0
+        if seen is not None:
+            recipe, digest = recipe_of(seen, _say if first else lambda _line: None)
+        else:
+            recipe, digest = recipe_for(calibration, optics, pipeline, settings.expected_minutes)
         if member is not None and not member.first:
             train_model(output, recipe, digest, settings, lambda _progress: None, member)
             return 0

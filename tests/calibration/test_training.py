@@ -73,6 +73,8 @@ def test_a_short_training_is_scored_on_fewer_images_than_a_long_one():
     counts = [TrainingSettings(minutes=minutes).scored(160) for minutes in (0.1, 2.0, 10.0, 600.0)]
     assert counts == [16, 32, 160, 160]
     assert TrainingSettings(minutes=0.1).scored(4) == 4
+    few, many = (TrainingSettings(minutes=60.0, steps=steps, batch=4).scored(160) for steps in (200, 10**6))
+    assert (few, many) == (16, 160)  # few steps take no longer than a short time
 
 
 @pytest.mark.parametrize(("size", "least", "most"), [("small", 1e5, 1.5e5), ("large", 5e5, 1.0e6)])
