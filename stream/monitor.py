@@ -39,8 +39,8 @@ class MonitorPublisher:
     Each message has the source `<source>/<kind>`, so that a subscription by prefix can choose the kind.
     When a subscriber connects, a `StreamStart` is sent before the next message. `published` counts the messages,
     with or without listeners. A subscriber cannot exhaust the memory: one with a subscription of more than 256
-    bytes is disconnected; if all subscriptions together exceed 64 kB, everybody is disconnected and reconnects (counted in
-    `renewed`). All methods must be called from one thread.
+    bytes is disconnected; if all subscriptions together exceed 64 kB, everybody is disconnected and reconnects
+    (counted in `renewed`). All methods must be called from one thread.
     """
 
     def __init__(self, address: str, *, run_id: str, source: str, security: Security | None = None) -> None:
