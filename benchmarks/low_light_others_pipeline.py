@@ -22,8 +22,8 @@ OFFSET, GAIN, READ_GREY = 100.0, 2.0, 4.0
 BEAD_BACKGROUND, SPHERE_BACKGROUND = 3.0, 150.0
 """Photoelectrons a pixel where no object is."""
 BEAD_RADIUS_M, SPHERE_RADIUS_M = (0.15e-6, 0.5e-6), (0.3e-6, 0.7e-6)
-BEAD_INTENSITY = (2.0, 4.0)
-"""Of a voxel of 0.1 um: beads of 0.15 to 0.5 um have some 50 to 2,000 photoelectrons."""
+BEAD_INTENSITY = (20.0, 40.0)
+"""Of a voxel of 0.1 um: 27 photoelectrons in all from the smallest and dimmest bead, 1,430 from the largest."""
 SPHERE_Z_PX = 15.0
 """1.5 um above the focus."""
 OPTICS: dict[str, Any] = {
