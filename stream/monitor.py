@@ -19,7 +19,7 @@ from stream.wire import KINDS, LinkFields, encode
 HWM = 8  # messages queued for a subscriber: 8 full frames are 30 MB; more would only make a slow viewer later
 SUBSCRIBE, UNSUBSCRIBE = b"\x01", b"\x00"
 SUBSCRIPTIONS_PER_PUBLISH = 100  # read before a message is sent, so that a flood of them costs little
-MAX_SUBSCRIPTION_BYTES = 256  # of one subscription, three times a header's beginning up to the source
+MAX_SUBSCRIPTION_BYTES = 512  # of one subscription; less would end the handshake with keys (some 350 bytes)
 """libzmq keeps some 40 bytes for each of them, and may read thousands of subscriptions before one is seen here."""
 MAX_SUBSCRIBED_BYTES = 64 * 1024  # of all subscriptions together: thousands of those that viewers make
 RENEW_S = 1.0  # s between two renewals of the socket, so that an attacker cannot keep viewers away
@@ -38,7 +38,7 @@ class MonitorPublisher:
 
     Each message has the source `<source>/<kind>`, so that a subscription by prefix can choose the kind.
     When a subscriber connects, a `StreamStart` is sent before the next message. `published` counts the messages,
-    with or without listeners. A subscriber cannot exhaust the memory: one with a subscription of more than 256
+    with or without listeners. A subscriber cannot exhaust the memory: one with a subscription of more than 512
     bytes is disconnected; if all subscriptions together exceed 64 kB, everybody is disconnected and reconnects
     (counted in `renewed`). All methods must be called from one thread.
     """
