@@ -33,7 +33,7 @@ a limit of its radius or index, one that is not there)."""
 _MORE_DAMPING, _LESS_DAMPING, _MOST_DAMPING = 8.0, 0.3, 1e4
 SEEK_STEP = 1 / 8
 """Step of the search in depth before the fit, of the distance after which the fringes look alike."""
-_DARKEST = 0.05
+DARKEST = 0.05
 """Least light of a pixel that the noise is computed from, of the background's."""
 _MAD_TO_SD = 1.4826
 
@@ -121,7 +121,7 @@ def fit_spheres(
         else:
             damping *= _MORE_DAMPING
     information, _ = _information(light, slopes, image / background, noise)
-    residual = (image / background - light) / np.sqrt(np.maximum(light, _DARKEST)) / noise
+    residual = (image / background - light) / np.sqrt(np.maximum(light, DARKEST)) / noise
     misfit = float(_MAD_TO_SD * np.median(np.abs(residual - np.median(residual))))
     covariances = _blocks(np.linalg.inv(information), len(spheres)) * max(misfit, 1.0) ** 2
     inside = ~_at_a_limit(spheres, model)
@@ -148,14 +148,14 @@ def _information(
     light: FloatArray, slopes: FloatArray, image: npt.NDArray[np.floating], noise: float
 ) -> tuple[FloatArray, FloatArray]:
     """Fisher's information (Q, Q) of all parameters, and the slope (Q,) of the log likelihood."""
-    weight = 1 / (np.maximum(light, _DARKEST) * noise**2)
+    weight = 1 / (np.maximum(light, DARKEST) * noise**2)
     weighted = slopes * weight.ravel()
     return weighted @ slopes.T, weighted @ (image - light).ravel()
 
 
 def _cost(image: npt.NDArray[np.floating], expected: FloatArray, noise: float) -> float:
     """Minus twice the log likelihood of photon counts, up to a constant: `_information` has its slope."""
-    light = np.maximum(expected, _DARKEST)
+    light = np.maximum(expected, DARKEST)
     return 2 * float((light - image * np.log(light)).sum()) / noise**2
 
 

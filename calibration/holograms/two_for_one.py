@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acquisition.physics.hologram import HologramModel
-from calibration.holograms.fit import INDEX, RADIUS, FittedSpheres, X, Y, Z, fit_spheres
+from calibration.holograms.fit import DARKEST, INDEX, RADIUS, FittedSpheres, X, Y, Z, fit_spheres
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -62,7 +62,7 @@ def deviations(
     """
     shape = (int(image.shape[0]), int(image.shape[1]))
     light = model.image(found.spheres, shape)
-    excess = (image / found.background - light) ** 2 / (np.maximum(light, 0.05) * noise**2) - 1.0
+    excess = (image / found.background - light) ** 2 / (np.maximum(light, DARKEST) * noise**2) - 1.0
     deviation = np.zeros(len(found.spheres))
     for n, sphere in enumerate(found.spheres):
         weight = np.abs(model.wave(sphere, shape)) ** 2
