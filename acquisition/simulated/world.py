@@ -145,11 +145,18 @@ class World:
         return self._epoch_s is not None
 
     def set_real_time(self, real_time: bool) -> None:
-        """Let simulated time follow the wall clock, or let only frames advance it."""
+        """Let simulated time follow the wall clock, or let only frames advance it.
+
+        Before the first frame, time that only frames advance begins at 0, however long the microscope took to
+        start: the same seed then gives the same images.
+        """
         with self.lock:
             now = self.time_s
+            starts_anew = not real_time and self.real_time and self._moved_until_s == 0
             self._time_s = max(self._time_s, now)
             self._epoch_s = time.perf_counter() - now if real_time else None
+            if starts_anew:
+                self.configure(self.settings)
 
     def wall_s(self, time_s: float) -> float:
         """Return the `time.perf_counter()` at which a simulated time is due (now, without real time)."""

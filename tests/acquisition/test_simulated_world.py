@@ -38,6 +38,22 @@ def test_particles_move_with_the_analytical_flow():
     np.testing.assert_array_equal(before.height_um, after.height_um)
 
 
+def test_simulated_time_begins_at_zero_with_the_same_particles_however_long_the_microscope_took_to_start():
+    def started(took_s):
+        world = World(WorldSettings(seed=3))
+        world._epoch_s -= took_s  # the wall clock went on before time was simulated
+        world.pump.set(took_s, setpoint_ul_s=0.0246)
+        world.set_real_time(False)
+        return world
+
+    first, second = started(0.1), started(7.3)
+    assert first.time_s == second.time_s == 0
+    for time_s in (0.0, 0.5, 1.0):
+        one, other = first.particles_at(time_s), second.particles_at(time_s)
+        np.testing.assert_array_equal(one.x_um, other.x_um)
+        np.testing.assert_array_equal(one.height_um, other.height_um)
+
+
 def test_depth_is_height_minus_focus_so_it_falls_as_the_focus_rises():
     world = unpaced()
     first = world.particles_at(0.0)
