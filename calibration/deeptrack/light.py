@@ -23,6 +23,9 @@ KNOWN = 0.15
 """Standard error of c in (1) up to which images decide: 0 and 1 are then 3 of them from the middle."""
 LEAST_LIGHT = 0.05
 """Of an image's median, from which the background around an object has light."""
+LEAST_SLOPE = 0.05
+"""Of that light, from the middle of an image to its edge, from which it counts as sloping: what an object leaves to
+the plane beneath it is less."""
 LEAST_DARK = 0.1
 """Part of the background from which it counts as a camera's offset: it is known to some 10 %, and overlooking less
 changes what is taken for the slope of the light by less than 11 %."""
@@ -53,7 +56,9 @@ def light_factor(spline: ImageSpline, sign: float) -> tuple[float, float]:
     v, u = (each.ravel() / half for each in np.indices((size, size)) - size // 2)
     x, y = spline.cutouts.off_px.T[..., None] / half
     level = 1 + sign * spline.ground[:, :1]
-    slope = np.where(level > LEAST_LIGHT, sign * spline.ground[:, 1:] / np.maximum(level, LEAST_LIGHT), 0.0)
+    slope = sign * spline.ground[:, 1:] / np.maximum(level, LEAST_LIGHT)
+    sloping = (level > LEAST_LIGHT) & (np.hypot(*slope.T)[:, None] > LEAST_SLOPE)
+    slope = np.where(sloping, slope, 0.0)
     own, weight = images.reshape(n, -1), spline.weight.reshape(n, -1)
     by_c = spline.amplitude[:, None] * own * (slope[:, :1] * (u - x) + slope[:, 1:] * (v - y))
     # the brightness and the plane were fitted without it, and hold what they can of it

@@ -133,7 +133,7 @@ def fit_particles(
     psf = model.for_kernels(contrast.shape)
     if is_uneven and light_gain:
         psf = psf._replace(light=light_of(total, light_gain, variance.sign), light_origin=psf.origin.copy())
-        fit_all = fit_frame  # elsewhere light only adds
+        fit_all = fit_frame  # that of a GPU knows no such light
     begin_frame(contrast, total, theta[:n], span, SEARCH_STEP_UM, psf, variance, usable[:n])
     if drawn is not None:
         known_places = usable.copy()
