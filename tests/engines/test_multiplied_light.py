@@ -28,7 +28,7 @@ OFFSET, LIGHT = 1000.0, 4000.0
 def disc(x: float, y: float, radius: float, side: int) -> npt.NDArray[np.float64]:
     """What a soft disc takes away of the light at each pixel."""
     rows, columns = np.mgrid[:side, :side]
-    return 0.3 / (1 + np.exp((np.hypot(columns - x, rows - y) - 1.5 * radius) / 0.7))
+    return np.asarray(0.3 / (1 + np.exp((np.hypot(columns - x, rows - y) - 1.5 * radius) / 0.7)))
 
 
 def model(dark_grey: float | None) -> FitModel:

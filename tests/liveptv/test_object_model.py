@@ -106,6 +106,7 @@ def test_objects_are_found_with_their_radius_after_a_look_at_the_pipeline(
 def test_images_in_uneven_light_say_that_it_multiplies_objects(pipeline: Path, tmp_path: Path) -> None:
     model = tmp_path / "objects.h5"
     made = liveptv.train(images=f"{pipeline}:unevenly_lit", output=model)
+    assert isinstance(made, liveptv.ObjectModel)
     assert "light multiplies them (grey value without light: 0)" in made.found
     assert describe_file(model)["light_multiplies"]
 
