@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from stream.messages import FrameInfo, Tracks
 from tracking.physics.diffusion.averages import BLOCKS, averaged, block_moments, from_averages, together
 from tracking.physics.diffusion.covariance import solve
+from tracking.physics.diffusion.estimate import diffusion_of
+from tracking.physics.diffusion.maps import along
 from tracking.physics.diffusion.segments import cut_into_segments
 from tracking.physics.live.running_diffusion import RunningDiffusion
 
@@ -148,3 +150,43 @@ def test_heights_that_are_not_known_say_nothing_of_z():
             )
         )
     assert [axis["axis"] for axis in running.facts()["axes"]] == ["x", "y"]
+
+
+def in_a_channel(seed, per_s=5.0, depth_um=100.0, lasting=0.3):
+    """Particles in a channel flow of up to `per_s`, whose depths have errors that last, larger at the walls."""
+    tracks, frames, d = 1500, 60, 0.2
+    rng = np.random.default_rng(seed)
+    steps = rng.normal(0, np.sqrt(2 * d / RATE_HZ), (3, tracks, frames))
+    at = rng.uniform(10, 90, (3, tracks, 1)) + np.cumsum(steps, axis=2)
+    at[0] += np.cumsum(per_s * (at[2] - at[2] ** 2 / depth_um), axis=1) / RATE_HZ
+    error = heights(seed, tracks, frames, d=1e-9, sigma_um=1.5, lasting=lasting, lasts_s=0.2)
+    error -= error.mean(axis=1, keepdims=True)
+    at[2] += error * np.where(np.abs(at[2, :, :1] - depth_um / 2) > 25, 1.0, 0.4)
+    at[:2] += rng.normal(0, 0.05, at[:2].shape)
+    return (
+        np.repeat(np.arange(tracks), frames),
+        np.tile(np.arange(frames) / RATE_HZ, tracks),
+        at.reshape(3, -1),
+    )
+
+
+def test_over_the_height_of_a_channel_d_does_not_rise_at_the_walls():
+    result = diffusion_of(*in_a_channel(3), kinds=False)
+    assert result.axes[0].shear_um2_s > 0
+    assert result.in_plane.tolist() == [False, True]
+    over = along(result, 2, np.linspace(10, 90, 7))
+    # along the flow it does: what uncertain depths add is not the same everywhere
+    assert over.um2_s[0, [0, -1]].min() > 0.2 + 5 * over.standard_error_um2_s[0, [0, -1]].max()
+    np.testing.assert_allclose(over.in_plane_um2_s, 0.2, atol=4 * over.in_plane_standard_error_um2_s.max())
+    assert result.um2_s == pytest.approx(0.2, abs=4 * result.standard_error_um2_s)
+
+
+def test_a_recording_says_at_most_along_z_where_depth_errors_last_and_d_where_they_do_not():
+    told = diffusion_of(*in_a_channel(4, per_s=0.0), kinds=False)
+    assert told.axes[2].at_most
+    assert not told.axes[2].used
+    assert told.axes[2].limit_um2_s > 0.2
+    assert told.um2_s == pytest.approx(0.2, abs=4 * told.standard_error_um2_s)
+    clean = diffusion_of(*in_a_channel(4, per_s=0.0, lasting=0.0), kinds=False)
+    assert not clean.axes[2].at_most
+    assert clean.axes[2].um2_s == pytest.approx(0.2, abs=4 * clean.axes[2].standard_error_um2_s)

@@ -56,8 +56,13 @@ class AveragedDiffusion:
 
     @property
     def limit_um2_s(self) -> float:
-        """What D is below with a probability of 95 %, if there are no errors that last."""
-        return max(self.um2_s, 0.0) + BOUND * self.standard_error_um2_s
+        """What D is below with a probability of 95 %."""
+        return limit_um2_s(self.um2_s, self.standard_error_um2_s)
+
+
+def limit_um2_s(um2_s: float, standard_error_um2_s: float) -> float:
+    """What D is below with a probability of 95 %, um^2/s."""
+    return max(um2_s, 0.0) + BOUND * standard_error_um2_s
 
 
 def block_moments(segments: Segments, axis: int, *, drift: bool = True) -> list[Moments]:

@@ -50,7 +50,7 @@ class DepthLooks:
         self._done: deque[list[Moments]] = deque(maxlen=KEPT)
 
     def update(self, tracks: Tracks) -> None:
-        """Add one frame's tracks; predicted, tentative and second ones, and those without a height, do not count."""
+        """Add one frame's tracks; predicted, tentative and second ones do not count, nor those without a height."""
         info = tracks.info
         if not self._rows:
             if self._began_s + PERIOD_S > info.time_s >= self._began_s:
