@@ -18,12 +18,13 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from calibration.deeptrack.contrast import contrast_of
+from calibration.deeptrack.contrast import background_of, contrast_of
 from calibration.deeptrack.errors import PipelineError
 from calibration.deeptrack.fit_window import padded, window_of
 from calibration.deeptrack.image_noise import Noise, noise_in
 from calibration.deeptrack.image_regression import Cutouts, FloatArray, ImageSpline, symmetric
 from calibration.deeptrack.labels import Objects, Term, objects_of
+from calibration.deeptrack.light import dark_part, is_brightfield, light_multiplies
 from calibration.deeptrack.loading import load_pipeline
 from calibration.deeptrack.recording import Drawn, Recorder
 from calibration.deeptrack.survey import Units, property_of
@@ -115,6 +116,8 @@ def image_model(recorder: Recorder, units: Units, minutes: float = math.inf) -> 
             count,
         )
     spline = _spline(cutouts, node_of)
+    lit = units.normalisation == "background"
+    multiplies = lit and light_multiplies(spline, units.sign, is_brightfield(recorder.microscopes))
     if is_symmetric:
         spline.make_symmetric()
     quantity = _quantity(recorder, units, terms, best, node_of)
@@ -126,8 +129,12 @@ def image_model(recorder: Recorder, units: Units, minutes: float = math.inf) -> 
             *_nodes(None if best == 0 else their_values[:, best - 1], len(with_noise.images), ends),
         )
         test.fit_amplitudes(spline.coefficients)
-        noise = noise_in(test, units.sign, units.normalisation == "background")
-    model = _fit_model(units, spline, quantity, node_of is None, noise, _apart_px([one for one, _ in drawn]))
+        noise = noise_in(test, units.sign, lit)
+    dark_grey = None
+    if multiplies:
+        dark_grey = dark_part(noise) * float(np.median([background_of(one.image) for one, _ in drawn]))
+    apart_px = _apart_px([one for one, _ in drawn])
+    model = _fit_model(units, spline, quantity, node_of is None, noise, dark_grey, apart_px)
     return ImageModel(model, "", misfit, count)
 
 
@@ -319,7 +326,13 @@ def _apart_px(drawn: Sequence[Drawn]) -> float:
 
 
 def _fit_model(
-    units: Units, spline: ImageSpline, quantity: Quantity, resized: bool, noise: Noise, apart_px: float
+    units: Units,
+    spline: ImageSpline,
+    quantity: Quantity,
+    resized: bool,
+    noise: Noise,
+    dark_grey: float | None,
+    apart_px: float,
 ) -> FitModel:
     coefficients = _resized(spline.coefficients[2]) if resized else spline.coefficients
     light, _ = extents(coefficients.astype(np.float32))
@@ -337,6 +350,7 @@ def _fit_model(
         read=noise.read,
         shot=noise.shot,
         growth=noise.growth,
+        dark_grey=dark_grey,
         extent_px=window,
         brightness_sd=float(np.std(spline.amplitude)) if lit else WIDE_SD,
     )

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from calibration.deeptrack.contrast import contrast_of, peaks_of
 from calibration.deeptrack.errors import PipelineError
 from calibration.deeptrack.labels import ANGLE, ENDINGS, Objects, Term, objects_of, unit_of
+from calibration.deeptrack.light import is_brightfield
 from calibration.deeptrack.loading import Loaded
 from calibration.deeptrack.recording import Drawn, Recorder, Symmetry
 from calibration.training.material import KNEE, LARGEST_PEAK
@@ -298,16 +299,12 @@ def _kinds(recorder: Recorder, source: npt.NDArray[np.int64]) -> tuple[tuple[int
 
 def _normalisation(recorder: Recorder, drawn: Sequence[Drawn]) -> Normalisation:
     """Relative to the light where there is light and the pipeline keeps it, else relative to the noise."""
-    from deeptrack.optical.optics import Brightfield, Darkfield
-
     given = recorder.loaded.normalise
     if given is not None:
         return "noise" if given == "noise" else "background"
-    optics = [each._objective for each in recorder.microscopes]
-    lit = all(isinstance(each, Brightfield) and not isinstance(each, Darkfield) for each in optics)
     kept = not any(type(each).__name__.startswith("Normalize") for each in recorder.later)
     positive = all(float(np.median(each.image)) > 0 for each in drawn)
-    return "background" if lit and kept and positive else "noise"
+    return "background" if is_brightfield(recorder.microscopes) and kept and positive else "noise"
 
 
 def _pixel_size(loaded: Loaded, drawn: Sequence[Drawn]) -> float:

@@ -29,7 +29,8 @@ class Psf(NamedTuple):
     image that is drawn into begins in the field, rows and columns, px; kernels that cut out windows change it for a
     while. `planes` (S, P, P), of which `kept` (S, 3) says what they are, are those of cells that were asked for
     last. `plain` (1,) is 1 while the modes are left out, for first guesses. `space` (5, (P + 4)^2) and
-    `drawn` (4, (P + 4)^2) are work space.
+    `drawn` (4, (P + 4)^2) are work space. Where uneven light multiplies particles, `light` (H, W) is that of the
+    frame's pixels over that of the median, and `light_origin` (2,) where it begins in the field; else it is empty.
     """
 
     coefficients: Float32Array
@@ -50,6 +51,8 @@ class Psf(NamedTuple):
     plain: IntArray
     space: Float32Array
     drawn: Float32Array
+    light: Float32Array
+    light_origin: FloatArray
 
 
 class Noise(NamedTuple):

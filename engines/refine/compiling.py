@@ -62,6 +62,8 @@ def kernels() -> list[tuple[Kernel, tuple[Any, ...]]]:
         np.zeros(1, np.int64),
         np.zeros((1, 1), np.float32),
         np.zeros((1, 1), np.float32),
+        np.zeros((1, 1), np.float32),
+        np.zeros(2),
     )
     noise, prior = Noise(0.0, 0.0, 1.0), Prior(0.0, 0.0)
     particles = Particles(some, np.zeros((1, 4, 4)), np.zeros((1, 2)), np.zeros(1, np.int64), flags)

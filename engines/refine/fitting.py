@@ -19,7 +19,7 @@ from engines.refine.particle_count import Marks, settle_frame
 from engines.refine.psf import FitModel
 from engines.refine.rendering import A, X, Y, Z
 from engines.refine.typical import Sample, sample_of, typical_of
-from engines.refine.uneven_light import lay_light
+from engines.refine.uneven_light import LEAST_MULTIPLIED_RANGE, LEAST_RANGE, lay_light, light_of
 
 FitFrame = Callable[..., None]
 """`refine.frame.fit_frame`, or what does the same elsewhere."""
@@ -87,6 +87,7 @@ def fit_particles(
     fit_all: FitFrame = fit_frame,
     drawn: BoolArray | None = None,
     known: Sample | None = None,
+    light_gain: float = 0.0,
 ) -> Refined:
     """Fit particles that start at `start` (N, 3: x px, y px, z um; z may be NaN) to a frame.
 
@@ -97,7 +98,8 @@ def fit_particles(
     be more particles.
     `fit_all` fits the blocks: `refine.frame.fit_frame`, or what does the same elsewhere. Particles that are `drawn`
     (N,) are not fitted: their images, at their starts, are taken as known, but for the brightness. `known` are
-    particles of earlier frames that count in what is typical.
+    particles of earlier frames that count in what is typical. `light_gain` is `FitModel.light_gain`: where it is
+    not 0, uneven light multiplies particles.
 
     The steps: brightness and depth of each particle alone; joint fits of those that overlap; what is typical on
     this frame; more, fewer and other particles where something is not typical; joint fits of what has changed.
@@ -124,10 +126,14 @@ def fit_particles(
     particles = Particles(theta, covariance, fit, np.full(room, UNTRIED), usable)
     if total is None:
         total = np.empty_like(contrast)
-    lay_light(contrast, model.coefficients.shape[1], total)
+    least_range = LEAST_MULTIPLIED_RANGE if light_gain else LEAST_RANGE
+    is_uneven = lay_light(contrast, model.coefficients.shape[1], total, least_range)
     read, shot = map(float, noise)
     variance = Noise(read, shot, -1.0 if model.polarity == "dark" else 1.0)
     psf = model.for_kernels(contrast.shape)
+    if is_uneven and light_gain:
+        psf = psf._replace(light=light_of(total, light_gain, variance.sign), light_origin=psf.origin.copy())
+        fit_all = fit_frame  # that of a GPU knows no such light
     begin_frame(contrast, total, theta[:n], span, SEARCH_STEP_UM, psf, variance, usable[:n])
     if drawn is not None:
         known_places = usable.copy()

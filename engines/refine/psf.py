@@ -34,6 +34,9 @@ LARGEST_WALK = 0.5
 """Part of its distance from the middle by which a particle may walk over the depths; 0.02 is much."""
 LARGEST_CONTRAST = 1e9
 """Far above any contrast, far below what overflows in single precision: what is larger is a damaged file."""
+MOST_DARK = 0.8
+"""Part of a background that may be a camera's offset: beside more of it, light is too little to say how even it
+is."""
 TYPICAL_BRIGHTNESS_SD = 0.1
 """Relative scatter of the brightness where a calibration does not give it: that of beads whose diameters scatter by
 3 to 5 %. It only bounds what counts as a typical brightness, `typical.SPREAD_FACTOR`."""
@@ -54,7 +57,8 @@ class FitModel:
     which standard errors of x, y and z exceed those from noise alone, as real particles are not all alike.
     `field` is what changes over the field of view: depths and places are then local ones (`refine.field`).
     `misfit` are variances beyond those of the noise, found by cross-validation. `cells` are for the kernels. Where
-    the model's depth is not that of particles, `quantity` says what it is.
+    the model's depth is not that of particles, `quantity` says what it is. Where light multiplies what particles
+    take away or add, as in brightfield, `dark_grey` is the grey value without light; None where they add to it.
     """
 
     coefficients: Float32Array
@@ -75,6 +79,7 @@ class FitModel:
     misfit: Misfit | None = None
     quantity: Quantity | None = None
     growth: float | None = None
+    dark_grey: float | None = None
 
     @classmethod
     def of(
@@ -94,6 +99,7 @@ class FitModel:
         misfit: Misfit | None = None,
         quantity: Quantity | None = None,
         growth: float | None = None,
+        dark_grey: float | None = None,
         extent_px: npt.ArrayLike | None = None,
     ) -> FitModel:
         """The model of these coefficients; by default all noise is that of the light, and the extent that of the
@@ -103,7 +109,10 @@ class FitModel:
         """
         z_min_um, z_max_um = z_range_um
         numbers = [z_first_um, z_step_um, z_min_um, z_max_um, pixel_size_um, read, shot, brightness_sd]
-        _check(coefficients, [*numbers, *sigma_scale, *([] if growth is None else [growth])])
+        _check(
+            coefficients,
+            [*numbers, *sigma_scale, *(each for each in (growth, dark_grey) if each is not None)],
+        )
         last_um = z_first_um + z_step_um * (len(coefficients) - 1)
         if not (z_step_um > 0 and pixel_size_um > 0 and z_first_um <= z_min_um < z_max_um <= last_um):
             raise ValueError(
@@ -111,9 +120,10 @@ class FitModel:
                 f"pixels of {pixel_size_um} um"
             )
         grows = 0.0 if growth is None else growth
-        if not (min(shot, brightness_sd, grows) >= 0 and read + shot > 0 and min(sigma_scale) > 0):
+        dark = 0.0 if dark_grey is None else dark_grey
+        if not (min(shot, brightness_sd, grows, dark) >= 0 and read + shot > 0 and min(sigma_scale) > 0):
             raise ValueError(
-                f"noise {read}, {shot}, {grows}, brightness {brightness_sd}, scales {sigma_scale}"
+                f"noise {read}, {shot}, {grows}, dark {dark}, brightness {brightness_sd}, scales {sigma_scale}"
             )
         if field is not None:
             check_field(field, coefficients, max(abs(z_min_um), abs(z_max_um)))
@@ -141,6 +151,7 @@ class FitModel:
             misfit,
             quantity,
             growth,
+            dark_grey,
         )
 
     @property
@@ -155,6 +166,13 @@ class FitModel:
             return measured - shot, shot
         level = measured / (self.read + self.shot)
         return self.read * level, self.shot * level
+
+    def light_gain(self, background_grey: float) -> float:
+        """By how much light differs from that of the median, over how much the background differs from its median,
+        of `background_grey`; 0 where light does not multiply particles."""
+        if self.dark_grey is None:
+            return 0.0
+        return 1.0 / (1.0 - min(self.dark_grey / background_grey, MOST_DARK))
 
     def for_kernels(self, shape: tuple[int, ...] | None = None) -> Psf:
         """The model as the kernels take it, with work space of its own: one for each thread.
@@ -181,6 +199,8 @@ class FitModel:
             np.zeros(1, np.int64),
             np.zeros((5, (size + TAPS) ** 2), np.float32),
             np.zeros((4, (size + TAPS) ** 2), np.float32),
+            np.zeros((0, 0), np.float32),
+            np.zeros(2),
         )
 
     def origin_px(self, shape: tuple[int, ...] | None) -> FloatArray:

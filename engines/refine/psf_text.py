@@ -51,6 +51,8 @@ def pack(model: FitModel) -> str:
         header["extent_px"] = model.extent_px.tolist()
     if model.growth is not None:
         header["growth"] = float(model.growth)
+    if model.dark_grey is not None:
+        header["dark_grey"] = float(model.dark_grey)
     if model.misfit is not None:
         header["misfit"] = model.misfit.numbers()
     if model.field is not None:
@@ -114,6 +116,7 @@ def unpack(text: str, name: str) -> FitModel:
             misfit=misfit,
             quantity=_quantity(header.get("quantity")),
             growth=header.get("growth"),
+            dark_grey=header.get("dark_grey"),
             extent_px=header.get("extent_px"),
         )
     except (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -139,7 +140,8 @@ class Refiner:
         coordinates.
 
         `image` (H, W) comes from the camera, or, with the grey values `full_light` of a flat field, from
-        `FlatField.correct`. The brightness of a fitted particle is the peak of its image in grey values.
+        `FlatField.correct`. The brightness of a fitted particle is the peak of its image in grey values,
+        in the median's light where light multiplies particles.
         Detections that the images of others explain are removed, and missing particles are added, also from
         `proposals` (9, P), a table of detections that were too unlikely to be reported. Where less than all is
         `allowed`, the groups of this `frame` that gain most are fitted, and the other particles flagged as reduced.
@@ -231,6 +233,8 @@ class Refiner:
             self.fit_all,
             drawn,
             known,
+            # a flat field has taken the camera's offset off
+            self.model.light_gain(light if full_light is None else math.inf),
         )
         good, given = found.accepted, table.shape[1]
         out = np.full((table.shape[0], len(good)), np.nan)

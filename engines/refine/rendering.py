@@ -164,6 +164,23 @@ def render(theta: FloatArray, box: IntArray, psf: Psf, gradients: bool, out: Flo
         psf.space,
         out,
     )
+    if psf.light.shape[0] > 0:
+        _light(psf, box, 4 if gradients else 1, out)
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
+def _light(psf: Psf, box: IntArray, parts: int, out: Float32Array) -> None:
+    """Multiply the first `parts` of `out` (4, S), of `render`, by the light in the rectangle `box`."""
+    first_y = int(np.rint(psf.origin[0] - psf.light_origin[0])) + box[TOP]
+    first_x = int(np.rint(psf.origin[1] - psf.light_origin[1])) + box[LEFT]
+    width = box[RIGHT] - box[LEFT]
+    pitch = pitch_of(width)
+    for i in range(box[BOTTOM] - box[TOP]):
+        light = psf.light[first_y + i, first_x : first_x + width]
+        for part in range(parts):
+            line = out[part, i * pitch : i * pitch + width]
+            for j in range(width):
+                line[j] *= light[j]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz"})

@@ -21,16 +21,24 @@ BIWEIGHT = 4.685
 SCATTER_OF_MAD = 1.4826
 LEAST_RANGE = 0.1
 """Of the light, over the image: weights that are 10 % off cost 0.3 % of a standard error, so less is left alone."""
+LEAST_MULTIPLIED_RANGE = 0.02
+"""The same where light multiplies particles. From there on it moves particles of a signal-to-noise ratio of 1,000 a
+pixel by a part of their standard error."""
+LEAST_LIGHT = 0.05
+"""Of the median's: a polynomial may fall below it in a dark corner, no light does."""
 MODEL_SIZES = 6
 """Sides of a particle's image in that of a frame from which on the polynomial may bend: in a smaller one it would
 take a part of the particle for light. A plane takes nothing that the fit's own plane does not take."""
 
 
-def lay_light(contrast: Float32Array, size_px: int, out: Float32Array) -> bool:
+def lay_light(
+    contrast: Float32Array, size_px: int, out: Float32Array, least_range: float = LEAST_RANGE
+) -> bool:
     """Fill `out` (H, W) with the uneven part of the light in a `contrast` (H, W), 0 where it is even; whether it
     is.
 
-    `size_px` is the side of the PSF model. True where there is something to lay.
+    `size_px` is the side of the PSF model. True where there is something to lay: it differs by more than
+    `least_range` over the image.
     """
     height, width = contrast.shape
     if min(height, width) < 2:
@@ -46,13 +54,22 @@ def lay_light(contrast: Float32Array, size_px: int, out: Float32Array) -> bool:
     corners = np.array([-1.0, 0.0, 1.0])
     at_u, at_v = corners * 0.5 * width * scale, corners * 0.5 * height * scale
     ground = _terms(np.tile(at_u, 3), np.repeat(at_v, 3), bends) @ factors
-    if not np.ptp(ground) > LEAST_RANGE:
+    if not np.ptp(ground) > least_range:
         out.fill(0)
         return False
     whole = np.zeros(6)
     whole[: factors.size] = factors
     _fill(out, whole, scale)
     return True
+
+
+def light_of(ground: Float32Array, gain: float, sign: float) -> Float32Array:
+    """The light (H, W) over that of the median, from the uneven part `ground` (H, W) of a contrast of this `sign`.
+
+    `gain` is that of `FitModel.light_gain`.
+    """
+    light: Float32Array = np.maximum(1.0 + np.float32(gain * sign) * ground, np.float32(LEAST_LIGHT))
+    return light
 
 
 def _terms(u: FloatArray, v: FloatArray, bends: bool) -> FloatArray:

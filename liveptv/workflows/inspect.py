@@ -128,7 +128,10 @@ def _object_model(path: Path) -> dict[str, Any]:
         "polarity": model.polarity,
         "side_px": int(model.coefficients.shape[1]),
         "measured_by": "symmetry" if is_rough(path) else "fit",
+        "light_multiplies": model.dark_grey is not None,
     }
+    if model.dark_grey is not None:
+        found["dark_grey"] = model.dark_grey
     if model.quantity is not None:
         low, high = model.quantity.values([model.z_min_um, model.z_max_um])
         found |= {"measures": model.quantity.name, "from": float(low), "to": float(high)}

@@ -65,7 +65,9 @@ def make_object_model(
         )
     )
     name = "depth" if quantity is None or quantity.is_depth else quantity.name
+    dark = found.model.dark_grey
+    light = "" if dark is None else f"; light multiplies them (grey value without light: {dark:.3g})"
     return (
         f"{found.objects} objects: images change with {name}, {ends}; {100 * found.misfit:.1f} % of an image is "
-        "not explained"
+        f"not explained{light}"
     )
