@@ -124,7 +124,7 @@ class HeldOut:
         )  # fmt: skip
 
     def pairs_with(self, found: Table, depth: bool) -> tuple[IntArray, IntArray]:
-        """Which particles were found, also by their `depth` if so, and by which detections: indices (P,) of both."""
+        """Which particles were found, by their `depth` too if so, and by which detections: indices (P,)."""
         gate_um, gate_z_um = self._material.gate_um
         return pairs(self.scene.table(), found, gate_um, gate_z_um if depth else None)
 
