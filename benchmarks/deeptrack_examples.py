@@ -26,14 +26,15 @@ import numpy as np
 import pandas as pd
 import tifffile
 from reporting import save
+from scipy import ndimage
 
 import liveptv
 from calibration.deeptrack.grey_values import as_grey, gain_for
 from calibration.deeptrack.labels import Term, objects_of, unit_of
 from calibration.deeptrack.loading import load_pipeline
-from calibration.deeptrack.recording import Recorder
+from calibration.deeptrack.recording import Drawn, Recorder
 from calibration.deeptrack.survey import property_of, unit_scale
-from calibration.matching import match
+from calibration.matching import match, nearest_neighbour
 
 GATE_PX = 3.0
 SEED = 5 << 28
@@ -44,6 +45,10 @@ FULL_SCALE = 65535.0
 LIVE_FRAMES, LIVE_RATE_HZ, DIFFUSION_UM2_S = 60, 20.0, 0.05
 WAYS = {"network": ".onnx", "image-model": ".h5"}
 PLACE = ["x_um", "y_um", "z_um"]
+HALF_PX = 8
+"""Half the window in which an object's light is added up."""
+LONE_PX = 2 * HALF_PX
+"""Objects with no neighbour nearer than this are lone: no window of theirs has another object's middle."""
 Row = dict[str, Any]
 
 
@@ -123,6 +128,7 @@ def fresh_images(pipeline: str, example: Example, count: int, path: Path) -> tup
         found = objects_of(each, terms)
         table = pd.DataFrame({"frame": frame, "x_um": found.x_px * pixel_um, "y_um": found.y_px * pixel_um})
         table["z_um"] = found.z_um
+        table["stands_out"] = stands_out(each, found.x_px, found.y_px)
         table["kind"] = [kinds.index(recorder.name_of(recorder.scatterers[n])) for n in found.source]
         for term, values in zip(terms, found.values.T, strict=True):
             owner = next(s for s in recorder.scatterers if term.key in s.properties)
@@ -131,6 +137,34 @@ def fresh_images(pipeline: str, example: Example, count: int, path: Path) -> tup
         x, y = found.x_px, found.y_px
         tables.append(table[(x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)])
     return pd.concat(tables, ignore_index=True), pixel_um
+
+
+def stands_out(drawn: Drawn, x_px: np.ndarray, y_px: np.ndarray) -> np.ndarray:
+    """How far lone objects (N,) stand out: root of the sum of squares of their noise-free images, over the noise.
+
+    It is the signal-to-noise ratio of the filter that is matched to the object, the best there is in white noise.
+    Of objects at 8, a threshold of 4.5 misses 2 in 10,000, with a false one in 20 images of 128 x 128 px. NaN where
+    others are near, where the window leaves the image, and where images are not of the microscopes' shape.
+    """
+    found = np.full(len(x_px), np.nan)
+    clean = sum(np.squeeze(np.asarray(view)) for view in drawn.views)
+    if np.shape(clean) != drawn.image.shape or np.iscomplexobj(clean):
+        return found
+    scale, _ = np.polyfit(clean.ravel(), drawn.image.ravel(), 1)
+    noise = float(
+        np.std(drawn.image - ndimage.uniform_filter(drawn.image - scale * clean, 15) - scale * clean)
+    )
+    down, across = np.mgrid[-HALF_PX : HALF_PX + 1, -HALF_PX : HALF_PX + 1]
+    edge = np.maximum(np.abs(down), np.abs(across)) == HALF_PX
+    plane = np.column_stack([np.ones(down.size), down.ravel(), across.ravel()])
+    lone = nearest_neighbour(np.column_stack([x_px, y_px])) >= LONE_PX
+    inside = np.minimum(x_px, y_px) >= HALF_PX
+    inside &= (x_px < clean.shape[1] - HALF_PX - 1) & (y_px < clean.shape[0] - HALF_PX - 1)
+    for n in np.flatnonzero(lone & inside):
+        window = clean[round(y_px[n]) + down, round(x_px[n]) + across]
+        ground = np.linalg.lstsq(plane[edge.ravel()], window[edge], rcond=None)[0]
+        found[n] = abs(scale) * float(np.linalg.norm(window.ravel() - plane @ ground)) / noise
+    return found
 
 
 def scores(truth: pd.DataFrame, found: pd.DataFrame, pixel_um: float) -> Row:
@@ -149,14 +183,29 @@ def scores(truth: pd.DataFrame, found: pd.DataFrame, pixel_um: float) -> Row:
         "recall": len(true) / len(truth),
         "precision": len(true) / max(1, len(found)),
     }
+    if "stands_out" in truth:
+        lone, was_found = truth.stands_out.notna(), np.isin(np.arange(len(truth)), true)
+        for kind in sorted(set(truth.kind[lone])):
+            mine = lone & (truth.kind == kind)
+            quantiles = np.quantile(truth.stands_out[mine], (0, 0.05, 0.5))
+            row.setdefault("lone_of_kinds", []).append(
+                {
+                    "objects": int(mine.sum()),
+                    "recall": float(was_found[mine].mean()),
+                    "stands_out_least_5_percent_half": quantiles.tolist(),
+                }
+            )
     if "kind" in found and truth.kind.nunique() > 1:
         row["kind_right"] = float((right.kind == measured.kind).mean())
+        row["kind_stated"] = float(measured.p_kind.mean())
         row["recall_of_kinds"] = [
             float(np.isin(np.flatnonzero(truth.kind == kind), true).mean())
             for kind in sorted(set(truth.kind))
         ]
     for name in [
-        column for column in truth if column not in ("frame", "kind") and f"sigma_{column}" in found
+        column
+        for column in truth
+        if column not in ("frame", "kind", "stands_out") and f"sigma_{column}" in found
     ]:
         stated = measured[f"sigma_{name}"].to_numpy(float)
         error = (measured[name] - right[name]).to_numpy(float)

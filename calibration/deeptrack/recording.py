@@ -23,6 +23,8 @@ from calibration.deeptrack.loading import Loaded, microscopes_of
 
 SOURCE = "liveptv_source"
 """Among the properties of what a scatterer gives: the number of its feature."""
+BENT = 1e-6
+"""Part of the light that may be out of phase before it counts as changed in phase; of rounding it is 1e-16."""
 UNKNOWN_PIXELS = (math.nan, math.nan)
 """Pixel size in an image without objects: the microscope says it only with what it is given."""
 
@@ -85,10 +87,15 @@ class Recorder:
         self._seen: dict[tuple[Any, ...], Seen] = {}
         self._pixels: list[tuple[float, float]] = []
         self._coordinates: dict[int, tuple[Any, FloatArray | None]] = {}
+        self._views: dict[int, Any] = {}
+        self._scales: dict[int, tuple[FloatArray, float]] = {}
+        self._bent = False
         for number, scatterer in enumerate(self.scatterers):
             self._tag(scatterer, number)
-        for microscope in self.microscopes:
-            self._note(microscope)
+        for number, microscope in enumerate(self.microscopes):
+            self._note(microscope, number)
+            if _is_given(microscope._objective, "illumination"):
+                self._note_light(microscope._objective.illumination)
         before = {id(node) for each in self.microscopes for node in each.recurse_dependencies()}
         self.later = self._after_microscopes(before)
         self.is_separable = not any(self._depends_on(each.properties, before) for each in self.later)
@@ -104,11 +111,15 @@ class Recorder:
 
     def draw(self, seed: int) -> Drawn:
         """Draw a new image; the same one for the same seed. Raises `PipelineError` where the pipeline fails."""
-        self._seen, self._pixels = {}, []
+        self._seen, self._pixels, self._views, self._scales = {}, [], {}, {}
         with self._evaluating(seed):
             self.loaded.feature.update()
             answer = self.loaded.feature()
-            views = [microscope() for microscope in self.microscopes]
+            # those that share a sample no longer know what they saw: each tells it of its own optics
+            views = [
+                self._views[number] if number in self._views else microscope()
+                for number, microscope in enumerate(self.microscopes)
+            ]
         pixels = self._pixels[0] if self._pixels else UNKNOWN_PIXELS
         drawn = self._drawn(answer, list(self._seen.values()), pixels)
         drawn.views = views
@@ -186,11 +197,13 @@ class Recorder:
 
     @property
     def symmetry(self) -> Symmetry:
-        """What the optics make of a turned or mirrored sample: a turned or mirrored image, where nothing is odd."""
+        """What the optics make of a turned or mirrored sample: a turned or mirrored image, where nothing is odd.
+
+        As far as the images drawn so far tell. Light that is uneven, but not tilted, may be turned with the sample.
+        """
         from deeptrack.optical.scatterers import FieldScatterer
 
-        optics = [each._objective for each in self.microscopes]
-        if any(_is_given(each, "pupil") or _is_given(each, "illumination") for each in optics):
+        if self._bent or any(_is_given(each._objective, "pupil") for each in self.microscopes):
             return Symmetry.NONE
         # the fields of Mie scatterers are those of linearly polarised light
         polarised = any(isinstance(each, FieldScatterer) for each in self.scatterers)
@@ -206,20 +219,41 @@ class Recorder:
 
         scatterer._wrap_output = tagged
 
-    def _note(self, microscope: Any) -> None:
+    def _note(self, microscope: Any, number: int) -> None:
         from deeptrack.backend.units import get_active_scale, get_active_voxel_size
 
-        validate = microscope._validate_input
+        validate, store = microscope._validate_input, microscope.store
 
         def noted(scattered: Any) -> Any:
-            scale = np.asarray(get_active_scale(), float)
-            voxel_um = 1e6 * np.asarray(get_active_voxel_size(), float) * scale
-            region = np.asarray(microscope._objective.output_region(), float)[:2] / scale[:2]
-            self._pixels.append((float(voxel_um[0]), float(voxel_um[1])))
-            self._add(scattered, np.nan_to_num(region), float(voxel_um[2]))
+            if number not in self._scales:  # DeepTrack takes ms to say them
+                scale = np.asarray(get_active_scale(), float)
+                voxel_um = 1e6 * np.asarray(get_active_voxel_size(), float) * scale
+                region = np.asarray(microscope._objective.output_region(), float)[:2] / scale[:2]
+                self._pixels.append((float(voxel_um[0]), float(voxel_um[1])))
+                self._scales[number] = np.nan_to_num(region), float(voxel_um[2])
+            self._add(scattered, *self._scales[number])
             return validate(scattered)
 
-        microscope._validate_input = noted
+        def stored(view: Any, _ID: tuple[int, ...] = ()) -> Any:  # noqa: N803 - as DeepTrack names it
+            self._scales.pop(number, None)
+            if not _ID:
+                self._views[number] = view
+            return store(view, _ID=_ID)
+
+        microscope._validate_input, microscope.store = noted, stored
+
+    def _note_light(self, illumination: Any) -> None:
+        """Note whether an illumination changes more than the amplitude of the light, which then comes aslant."""
+        resolve = illumination.resolve
+
+        def noted(light: Any, *more: Any, **named: Any) -> Any:
+            lit = resolve(light, *more, **named)
+            before, after = np.squeeze(array_of(light)), np.squeeze(array_of(lit))
+            turned = np.abs(np.imag(after * np.conj(before)))
+            self._bent |= bool((turned > BENT * np.abs(after * before).max()).any())
+            return lit
+
+        illumination.resolve = noted
 
     def _add(self, scattered: Any, first_px: FloatArray, z_step_um: float) -> None:
         properties = scattered.properties

@@ -6,7 +6,6 @@ import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -19,12 +18,13 @@ from torch.export import Dim
 
 from calibration.evaluation import AxisErrors
 from calibration.training.checkpoint import Course
+from calibration.training.class_temperature import class_temperature
 from calibration.training.material import Material
 from calibration.training.scoring import SCORING_SEED, HeldOut
 from calibration.training.settings import TrainingError, TrainingSettings
 from engines.network.architecture import ParticleNet, Planes, Size
 from engines.network.card_text import KEY
-from engines.network.decode import decode
+from engines.network.decode import particles_of, slots_of
 from engines.network.model import INPUT, ORIGIN, OUTPUT, OnnxModel, kind_key
 from engines.network.model_card import FIELD_SCHEMA, PLAIN_SCHEMA, SCHEMA, ModelCard
 from engines.network.preparation import padded
@@ -43,10 +43,14 @@ SIGMA_RANGE = (0.2, 5.0)
 
 
 class Scales(NamedTuple):
-    """Factors for the standard errors of x, y and z, and for those of properties, by their name."""
+    """Factors for the standard errors of x, y and z, and for those of properties, by their name.
+
+    `class_temperature` is what the logits of the classes are to be divided by.
+    """
 
     place: tuple[float, float, float]
     properties: dict[str, float]
+    class_temperature: float = 1.0
 
 
 NO_SCALES = Scales((1.0, 1.0, 1.0), {})
@@ -57,7 +61,8 @@ def measure_sigma_scale(
 ) -> Scales:
     """Error over standard error on held-out images: root mean square, or the typical one where few are far off.
 
-    1 where too few particles were found, or where neither is within `SIGMA_RANGE`.
+    For several kinds of particles also the temperature that makes their probabilities right. 1 where too few
+    particles were found, or where neither is within `SIGMA_RANGE`.
     """
     count = settings.scored(SIGMA_IMAGES) if images is None else images
     network = _network(settings.size, material)
@@ -68,15 +73,27 @@ def measure_sigma_scale(
         maps: npt.NDArray[np.float32] = network(torch.from_numpy(given)).numpy()
         return maps
 
-    read = partial(decode, learnt=material.learnt)
-    score = HeldOut(material, count, SCORING_SEED + 2).score(detect, read=read)
+    slots: list[npt.NDArray[np.float64]] = []
+
+    def read(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        slots.append(slots_of(maps, material.learnt))
+        return particles_of(slots[-1], material.learnt)
+
+    held_out = HeldOut(material, count, SCORING_SEED + 2)
+    found = held_out.detect(detect, read=read)
+    score = held_out.judge(found)
     errors = score.evaluation.errors
     axes = "xyz" if material.depth else "xy"
     place = [_scale(errors[axis]) if axis in errors else 1.0 for axis in axes]
     x, y, z = (*place, 1.0)[:3]
     low, high = SIGMA_RANGE
     learnt = {each.name: each.calibration for each in score.properties if low < each.calibration < high}
-    return Scales((x, y, z), learnt)
+    temperature = 1.0
+    if material.kinds > 1:
+        mine, theirs = held_out.pairs_with(found, score.evaluation.depth)
+        kind = held_out.scene.particles.kind[mine]
+        temperature = class_temperature(slots, material.learnt, theirs, kind, material.kinds)
+    return Scales((x, y, z), learnt, temperature)
 
 
 def _scale(errors: AxisErrors) -> float:
@@ -101,6 +118,7 @@ def make_card(
         for each in material.properties
     )
     start = None if settings.start_from is None else settings.start_from.name
+    temperature = {"class_temperature": round(scales.class_temperature, 3)} if material.kinds > 1 else {}
     kept = [s for s in course.scores if s["trained_s"] <= course.best_at_s + 0.1]
     return ModelCard(
         schema_version=schema,
@@ -123,7 +141,7 @@ def make_card(
         calibration_sha256=calibration_sha256,
         training=settings.model_dump(mode="json", exclude={"checkpoint", "start_from"})
         | {"start_from": start},
-        scores=kept[-1] if kept else {},
+        scores=(kept[-1] if kept else {}) | temperature,
         versions={name: version(name) for name in LIBRARIES},
     )
 

@@ -30,8 +30,9 @@ Decode = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
 class Scores:
     """`missed` is 1 - recall, `false` 1 - precision; errors are those of lone particles, rms in um.
 
-    `class_right` is the part of the particles found whose class is right, NaN for a network that tells none.
-    `properties` are the scores of what else was learnt.
+    `class_right` is the part of the particles found whose class is right, `class_stated` the mean probability that
+    the network gave these classes; NaN for a network that tells none. `properties` are the scores of what else was
+    learnt.
     """
 
     particles: int
@@ -43,13 +44,14 @@ class Scores:
     missed_close: float
     evaluation: Evaluation
     class_right: float = math.nan
+    class_stated: float = math.nan
     properties: tuple[PropertyScore, ...] = ()
 
     def summary(self) -> dict[str, Any]:
         """The numbers that are kept with a model."""
         names: tuple[str, ...] = ("missed", "false", "x_um", "y_um", "z_um", "missed_close")
         if np.isfinite(self.class_right):
-            names += ("class_right",)
+            names += ("class_right", "class_stated")
         return (
             {"particles": self.particles}
             | {
@@ -88,7 +90,11 @@ class HeldOut:
         read: Decode = decode,
     ) -> Scores:
         """Detect in all images and compare with the truth."""
-        truth, found = self.scene.table(), self.detect(network, at_once, sigma_scale, read)
+        return self.judge(self.detect(network, at_once, sigma_scale, read))
+
+    def judge(self, found: Table) -> Scores:
+        """The scores of detections, as `detect` gives them."""
+        truth = self.scene.table()
         gate_um, gate_z_um = self._material.gate_um
         size = (
             gate_um / GATE_XY_UM
@@ -104,15 +110,23 @@ class HeldOut:
         errors = score.lone.errors
         x, y, z = (errors[axis].rms_um if axis in errors else float("nan") for axis in "xyz")
         close = score.by_distance[0].missed
-        right = math.nan
+        right = stated = math.nan
         properties: tuple[PropertyScore, ...] = ()
         if "kind" in found or self._material.properties:
-            mine, theirs = pairs(truth, found, gate_um, gate_z_um if score.depth else None)
+            mine, theirs = self.pairs_with(found, score.depth)
             right = class_right(truth, found, mine, theirs)
+            if "kind" in found and theirs.size:
+                stated = float(np.asarray(found["p_kind"])[theirs].mean())
             properties = self._property_scores(found, mine, theirs)
         return Scores(
-            score.true_particles, score.missed, score.false, x, y, z, close, score, right, properties
-        )
+            score.true_particles, score.missed, score.false, x, y, z, close, score, right, stated,
+            properties,
+        )  # fmt: skip
+
+    def pairs_with(self, found: Table, depth: bool) -> tuple[IntArray, IntArray]:
+        """Which particles were found, by their `depth` too if so, and by which detections: indices (P,)."""
+        gate_um, gate_z_um = self._material.gate_um
+        return pairs(self.scene.table(), found, gate_um, gate_z_um if depth else None)
 
     def _property_scores(self, found: Table, mine: IntArray, theirs: IntArray) -> tuple[PropertyScore, ...]:
         return tuple(
@@ -147,7 +161,9 @@ class HeldOut:
         if not material.depth:
             depth = math.nan
         classes = table[:, 1 + len(ROW) : table.shape[1] - 2 * material.learnt]
-        more = {"kind": classes.argmax(axis=1).astype(np.float64)} if classes.size else {}
+        more = {}
+        if classes.size:
+            more = {"kind": classes.argmax(axis=1).astype(np.float64), "p_kind": classes.max(axis=1)}
         values, errors = values_of(material.properties, table, more.get("kind"))
         for row, each in enumerate(material.properties):
             more |= {each.name: values[row], f"sigma_{each.name}": errors[row]}

@@ -307,7 +307,10 @@ def _report(trained: Trained) -> None:
                 f"stated {each.calibration:.2f}"
             )
     if math.isfinite(found.class_right):
-        console.print(f"kind right for {100 * found.class_right:.1f} % of the particles found")
+        console.print(
+            f"kind right for {100 * found.class_right:.1f} % of the particles found, "
+            f"{100 * found.class_stated:.1f} % by their probabilities"
+        )
     console.print(
         f"network written to {escape(str(trained.model))}, its report to {escape(str(trained.page))}",
         soft_wrap=True,

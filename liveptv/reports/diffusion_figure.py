@@ -56,9 +56,10 @@ def draw_over_place(axes: Axes, findings: DiffusionFindings) -> None:
     bins, result = findings.map, findings.result
     place = bins.place_um[len(result.axes) - 1]
     axes.errorbar(
-        place, bins.in_plane_um2_s, bins.in_plane_standard_error_um2_s, fmt="o", color=ONE, capsize=2, label="x, y"
+        place, bins.in_plane_um2_s, bins.in_plane_standard_error_um2_s, fmt="o", color=ONE, capsize=2,
+        label=_plane(findings),
     )  # fmt: skip
-    if len(result.axes) > 2:
+    if len(result.axes) > 2 and not result.axes[2].at_most:
         axes.errorbar(
             place, bins.um2_s[2], bins.standard_error_um2_s[2], fmt="s", mfc="none", color=TWO, capsize=2, label="z"
         )  # fmt: skip
@@ -68,7 +69,12 @@ def draw_over_place(axes: Axes, findings: DiffusionFindings) -> None:
         height = np.linspace(floor + 1.05 * radius, ceiling - 1.05 * radius, 200)
         along, towards = between_walls(height, radius, floor, ceiling)
         axes.plot(
-            height, findings.far.um2_s * along, color=ONE, ls="--", lw=1, label="x, y near walls (Faxén)"
+            height,
+            findings.far.um2_s * along,
+            color=ONE,
+            ls="--",
+            lw=1,
+            label=f"{_plane(findings)} near walls (Faxén)",
         )
         axes.plot(
             height, findings.far.um2_s * towards, color=TWO, ls=":", lw=1, label="z near walls (Brenner)"
@@ -82,6 +88,12 @@ def draw_over_place(axes: Axes, findings: DiffusionFindings) -> None:
     axes.set(xlabel=f"{name} (µm)", ylabel="D (µm²/s)")
     axes.legend(frameon=False, fontsize=8)
     axes.grid(visible=True, alpha=0.25)
+
+
+def _plane(findings: DiffusionFindings) -> str:
+    """The axes that D in the plane is of, in words: along a sheared flow it is not drawn."""
+    axes = findings.result.axes
+    return ", ".join(axes[at].axis for at in np.flatnonzero(findings.result.in_plane))
 
 
 def _of_tracks(axes: Axes, findings: DiffusionFindings) -> None:

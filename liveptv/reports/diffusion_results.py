@@ -58,6 +58,10 @@ class DiffusionFindings:
         found = [("D", _in_words(result.um2_s, result.standard_error_um2_s, "µm²/s"))]
         for axis in result.axes:
             text = _in_words(axis.um2_s, axis.standard_error_um2_s, "µm²/s")
+            if axis.at_most:
+                text = (
+                    f"at most {axis.limit_um2_s:.2g} µm²/s: errors that last over frames look like diffusion"
+                )
             text += f"; localisation error {axis.localisation_um:.3g} µm, by {_METHODS[axis.method]}"
             if axis.shear_um2_s > 0:
                 text += f"; the sheared flow had added {axis.shear_um2_s:.2g} µm²/s"
@@ -110,7 +114,7 @@ class DiffusionFindings:
         """D over the image, if something is known of particles or liquid; None where there are too few tracks."""
         if not self.settings.asked_for:
             return None
-        return plane_map(self.result.sums, self.result.segments.place_um, self.result.used)
+        return plane_map(self.result.sums, self.result.segments.place_um, self.result.in_plane)
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers by name, in plain types."""
@@ -149,7 +153,11 @@ class DiffusionFindings:
         return map_axis(len(self.result.axes))
 
 
-_METHODS = {"covariance": "covariance", "likelihood": "maximum likelihood"}
+_METHODS = {
+    "covariance": "covariance",
+    "likelihood": "maximum likelihood",
+    "averages": "means over frames",
+}
 _UNITS = {"viscosity": "mPa s", "diameter": "µm", "temperature": "°C"}
 
 

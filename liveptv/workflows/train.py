@@ -152,6 +152,7 @@ def train_model(
     `member` is this process's part where torchrun started it; the first one writes, the others return None.
     Raises `TrainingError` if the training fails or has no result, `OutputError` if files cannot be written.
     """
+    from calibration.training.class_temperature import at_temperature
     from calibration.training.export import export, make_card, measure_sigma_scale, read_weights
     from calibration.training.fit_scale import with_measured_errors
     from calibration.training.scoring import SCORING_SEED, HeldOut
@@ -173,10 +174,11 @@ def train_model(
     material = recipe()
     scale = measure_sigma_scale(material, settings, course.weights)
     card = make_card(material, settings, course, calibration_sha256, scale)
-    export(output, course.weights, card, material.particle, material.others)
+    weights = at_temperature(course.weights, material.kinds, scale.class_temperature)
+    export(output, weights, card, material.particle, material.others)
     model = OnnxModel(output)
     if material.particle is not None:
-        export(output, course.weights, card, with_measured_errors(material, model), material.others)
+        export(output, weights, card, with_measured_errors(material, model), material.others)
     as_written = replace(material, properties=card.properties)
     scores = HeldOut(as_written, settings.scored(REPORTED_IMAGES), SCORING_SEED + 1).score(
         model, at_once=1, sigma_scale=model.card.sigma_scale, read=OURS.reader(material.learnt)

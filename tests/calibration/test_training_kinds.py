@@ -20,7 +20,8 @@ from calibration.synthesis import CutAndPaste, Distribution, Layout, NoiseModel,
 from calibration.synthesis.from_optics import simulated_cutouts  # noqa: E402
 from calibration.synthesis.rendered_source import Kind  # noqa: E402
 from calibration.training.checkpoint import Course  # noqa: E402
-from calibration.training.export import export, make_card  # noqa: E402
+from calibration.training.class_temperature import at_temperature, class_temperature  # noqa: E402
+from calibration.training.export import export, make_card, measure_sigma_scale  # noqa: E402
 from calibration.training.loss import Targets, particle_loss  # noqa: E402
 from calibration.training.material import Material  # noqa: E402
 from calibration.training.scoring import HeldOut, class_right, pairs  # noqa: E402
@@ -126,10 +127,11 @@ def test_one_network_learns_the_class_and_its_file_tells_it(tmp_path):
         trainer.step(step / 260)
     weights = {name: value.clone() for name, value in trainer.averaged.state_dict().items()}
     path = tmp_path / "model.onnx"
+    scales = measure_sigma_scale(trainer.material, QUICK, weights, 12)
     export(
         path,
-        weights,
-        make_card(trainer.material, QUICK, Course()),
+        at_temperature(weights, 2, scales.class_temperature),
+        make_card(trainer.material, QUICK, Course(), scales=scales),
         trainer.material.particle,
         trainer.material.others,
     )
@@ -140,6 +142,54 @@ def test_one_network_learns_the_class_and_its_file_tells_it(tmp_path):
     assert score.missed < 0.5
     assert score.class_right > 0.8
     assert score.summary()["class_right"] == pytest.approx(score.class_right, abs=1e-4)
+    assert score.class_stated == pytest.approx(score.class_right, abs=0.06)
+    assert model.card.scores["class_temperature"] == pytest.approx(scales.class_temperature, abs=1e-3)
+
+
+def lone_slots(logits):
+    """Slots of an image, far from one another, that give two classes with these logits (N, 2)."""
+    stated = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    slots = np.full((len(logits), 10), 0.1)
+    slots[:, 0], slots[:, 1] = 30.0 * np.arange(len(logits)), 5.0
+    slots[:, 7], slots[:, 8:] = 0.9, stated
+    return slots
+
+
+@pytest.mark.parametrize("said_over_true", [0.4, 2.5])
+def test_the_temperature_makes_probabilities_of_classes_right(said_over_true):
+    rng = np.random.default_rng(3)
+    logits = rng.normal(0, 1.5, (40, 30, 2))
+    first = 1 / (1 + np.exp(logits[..., 1] - logits[..., 0]))
+    kind = (rng.random(first.shape) > first).astype(np.int64).ravel()
+    images = [lone_slots(said_over_true * each) for each in logits]
+    found = np.arange(kind.size)
+    assert class_temperature(images, 0, found, kind, 2) == pytest.approx(said_over_true, rel=0.15)
+    few = slice(0, 20)
+    assert class_temperature(images, 0, found[few], kind[few], 2) == 1.0
+
+
+def test_of_few_particles_that_are_all_right_none_is_certain():
+    images = [lone_slots(np.tile([1.0, -1.0], (30, 1))) for _ in range(4)]
+    found = np.arange(120)
+    temperature = class_temperature(images, 0, found, np.zeros(120, np.int64), 2)
+    stated = 1 / (1 + np.exp(-2 / temperature))
+    assert 0.97 < stated < 0.999
+
+
+def test_a_temperature_changes_how_sure_a_network_is_of_classes_and_nothing_else():
+    torch.manual_seed(0)
+    network = ParticleNet(kinds=2, learnt=1).eval()
+    weights = {name: value.clone() for name, value in network.state_dict().items()}
+    image = torch.randn(1, 1, 64, 64)
+    with torch.no_grad():
+        before = network.planes(image)
+        network.load_state_dict(at_temperature(weights, 2, 0.5))
+        after = network.planes(image)
+    classes = slice(SLOTS * CHANNELS, SLOTS * (CHANNELS + 2))
+    torch.testing.assert_close(after[:, classes], 2 * before[:, classes])
+    before[:, classes] = after[:, classes] = 0
+    assert torch.equal(before, after)
+    assert at_temperature(weights, 2, 1.0) is weights
 
 
 def test_a_network_for_kinds_starts_from_one_for_a_single_kind_and_back():

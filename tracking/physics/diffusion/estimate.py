@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from scipy.stats import chi2
 
 from stream.errors import ConfigurationError
+from tracking.physics.diffusion.averages import ABOVE, SURE, block_moments, from_averages, limit_um2_s
 from tracking.physics.diffusion.covariance import Estimates, Moments, localisation_um, moments, solve
 from tracking.physics.diffusion.drift import (
     LARGER,
@@ -49,6 +50,7 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 AXES = "xyz"
+DEPTH = 2
 LIKELIHOOD_BELOW = 1.0  # signal-to-noise ratio
 LONGEST_OF_ALL = 256
 """Displacements in a segment for the likelihood at most: 32 / SNR^2 of them are needed to tell steps from errors;
@@ -60,9 +62,10 @@ NEEDED = 32.0
 class AxisDiffusion:
     """D of one axis, um^2/s, with its standard error, and the localisation error, um.
 
-    `snr` is sqrt(D dt) over the localisation error (inf without one), `method` is "covariance" or "likelihood".
-    `shear_um2_s` is what the sheared flow had added to D and was subtracted. `used`: whether the axis counts for
-    the mean D.
+    `snr` is sqrt(D dt) over the localisation error (inf without one), `method` is "covariance", "likelihood" or
+    "averages". `shear_um2_s` is what the sheared flow had added to D and was subtracted. `used`: whether the axis
+    counts for the mean D. `at_most`: D is an upper limit only, as errors last over frames
+    (`tracking.physics.diffusion.averages`).
     """
 
     axis: str
@@ -73,6 +76,12 @@ class AxisDiffusion:
     method: str
     shear_um2_s: float
     used: bool
+    at_most: bool = False
+
+    @property
+    def limit_um2_s(self) -> float:
+        """What D is below with a probability of 95 %, um^2/s."""
+        return limit_um2_s(self.um2_s, self.standard_error_um2_s)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +112,16 @@ class DiffusionResult:
     def used(self) -> BoolArray:
         """Which axes the mean is of (axes,)."""
         return np.array([axis.used for axis in self.axes], np.bool_)
+
+    @property
+    def in_plane(self) -> BoolArray:
+        """Which of x and y D in the plane is of, (2,) or in 1D (1,): of those used the ones that shear
+        does not add to, if there are any. What shear adds depends on the place, and what is subtracted for it on
+        errors of depth that are not the same everywhere."""
+        plane = self.axes[:DEPTH]
+        used = np.array([axis.used for axis in plane], np.bool_)
+        clear = used & np.array([axis.shear_um2_s == 0.0 for axis in plane], np.bool_)
+        return clear if clear.any() else used
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers by name, in plain types; what is not finite becomes None."""
@@ -239,6 +258,13 @@ def diffusion_of(
                 bool(usable[axis]) and math.isfinite(found[0]) and found[1] > 0,
             )
         )  # fmt: skip
+    if len(axes) > DEPTH and known is None and segments.steps.size:
+        longer = cut_into_segments(
+            track, time_s, position_um, sigma_um, longest=LONGEST_OF_ALL, without_outliers=without_outliers
+        )
+        axes = _with_lasting_errors(
+            axes, longer if together is None else without_flow(longer, together[0]), own
+        )
     mean, error, p = _mean(axes, segments)
     used = np.array([axis.used for axis in axes], np.bool_)
     among = None
@@ -260,6 +286,45 @@ def diffusion_of(
         segments,
         sums,
     )
+
+
+def _with_lasting_errors(axes: list[AxisDiffusion], segments: Segments, own: bool) -> list[AxisDiffusion]:
+    """The axes, with D along the depth from `averages` where its errors last over frames.
+
+    Axes that were corrected for shear by such depths then do not count either, if one is left that was not.
+    """
+    depth, plane = axes[DEPTH], [axis for axis in axes[:DEPTH] if axis.used]
+    clear = [axis for axis in plane if axis.shear_um2_s == 0.0]
+    plane = clear or plane
+    count = max(len(plane), 1)
+    across = (
+        sum(axis.um2_s for axis in plane) / count if plane else math.nan,
+        math.sqrt(sum(axis.standard_error_um2_s**2 for axis in plane)) / count if plane else math.nan,
+    )
+    found = from_averages(block_moments(segments, DEPTH, drift=own), across)
+    if found is None:
+        return axes
+    apart = math.hypot(depth.standard_error_um2_s, found.standard_error_um2_s)
+    above = ABOVE * math.hypot(depth.standard_error_um2_s, across[1])
+    if not (
+        found.lasting
+        or found.at_most
+        or depth.um2_s - across[0] > above
+        or depth.um2_s - found.um2_s > SURE * apart
+    ):
+        return axes
+    depth = replace(
+        depth,
+        um2_s=found.um2_s,
+        standard_error_um2_s=found.standard_error_um2_s,
+        method="averages",
+        used=depth.used and not found.at_most,
+        at_most=found.at_most,
+    )
+    plane = [
+        replace(axis, used=axis.used and not (clear and axis.shear_um2_s > 0.0)) for axis in axes[:DEPTH]
+    ]
+    return [*plane, depth]
 
 
 def _common(

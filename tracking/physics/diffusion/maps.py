@@ -40,8 +40,8 @@ class DiffusionByTrack:
 class DiffusionMap:
     """D in cells: `um2_s` (axes, cells) with its standard error, NaN in cells with too few displacements.
 
-    `in_plane_um2_s` (cells,) is the mean of x and y, as far as they are used, with its standard error. `place_um`
-    (axes, cells) is the mean position, `displacements` and `tracks` (cells,) are how many.
+    `in_plane_um2_s` (cells,) is the mean of the axes of `DiffusionResult.in_plane`, with its standard error.
+    `place_um` (axes, cells) is the mean position, `displacements` and `tracks` (cells,) are how many.
     """
 
     um2_s: FloatArray
@@ -85,7 +85,7 @@ def in_cells(result: DiffusionResult, cell: IntArray, cells: int) -> DiffusionMa
     d, error = found.um2_s.copy(), found.standard_error_um2_s.copy()
     few = found.steps < FEWEST
     d[:, few] = error[:, few] = np.nan
-    plane = np.flatnonzero(result.used[:HEIGHT_AXIS])
+    plane = np.flatnonzero(result.in_plane)
     some = max(plane.size, 1)
     inside = cell >= 0
     number = np.maximum(np.bincount(cell[inside], segments.steps[inside], cells), 1)
@@ -124,7 +124,7 @@ def far_from_walls(
     """D that the particles would have far from walls; None in 2D.
 
     Each segment is compared with what the walls leave of D at its mean height: along them (Faxen) for x and y,
-    which count here as far as they are used.
+    of which those of `DiffusionResult.in_plane` count.
     """
     segments = result.segments
     if len(segments.place_um) <= HEIGHT_AXIS:
@@ -132,7 +132,7 @@ def far_from_walls(
     parallel, towards = between_walls(segments.place_um[HEIGHT_AXIS], radius_um, floor_um, ceiling_um)
     factor = np.stack([parallel, parallel, towards])
     found = solve(result.sums, exposure_s=result.exposure_s, factor=factor)
-    plane = np.flatnonzero(result.used[:HEIGHT_AXIS])
+    plane = np.flatnonzero(result.in_plane)
     if plane.size == 0:
         return None
     error = float(np.sqrt((found.standard_error_um2_s[plane, 0] ** 2).sum()) / plane.size)

@@ -106,11 +106,12 @@ def excess_of(shear: Shear, steps: IntArray, total_s: FloatArray, um2_s: FloatAr
 
 
 def known_well(um2_s: FloatArray, error_um2_s: FloatArray) -> FloatArray:
-    """D of each axis, (axes,); where it is not known to half of itself, that of the axis that is known best."""
+    """D of each axis (axes,) for `excess_of`: the smallest of those known to half of themselves, if there are any.
+
+    Shear along an axis and errors of depth that last over frames only make D larger, and look like what is asked.
+    """
     sure = error_um2_s < um2_s / 2.0
-    if not sure.any():
-        return um2_s
-    return np.where(sure, um2_s, um2_s[sure][np.argmin(error_um2_s[sure])])
+    return np.full_like(um2_s, um2_s[sure].min()) if sure.any() else um2_s
 
 
 def without_shear(segments: Segments, shear: Shear, chosen: BoolArray) -> Segments:

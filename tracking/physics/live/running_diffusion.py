@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.messages import FrameInfo, TrackFlag, Tracks
+from tracking.physics.diffusion.averages import AveragedDiffusion
 from tracking.physics.diffusion.plane_map import PlaneMap
+from tracking.physics.live.depth_looks import DepthLooks
 from tracking.physics.live.diffusion_of_looks import (
     LiveDiffusion,
     Looks,
@@ -31,18 +33,24 @@ few; each track costs one for its velocity."""
 PERIOD_S = 0.5  # between the beginnings of two looks: no more is needed to follow changes within seconds
 LOOKS = 4  # after which D is computed anew: every two seconds
 KEPT = 10_000  # segments that D is from, the oldest are dropped: 20 s with 256 tracks
-AXES = "xyz"
+PLANE, DEPTH_AXIS = "xy", "z"
 NEEDED = np.array([Tracks.COLUMNS.index(name) for name in ("x_um", "y_um", "z_um", "time_offset_s")])
 UNFIT = int(TrackFlag.PREDICTED | TrackFlag.SECOND_DETECTION | TrackFlag.TENTATIVE)
 DIGITS = 4  # of a map's numbers: two more than their errors let one tell
 
 
 class RunningDiffusion:
-    """Looks at 256 tracks for eight displacements, twice a second; `facts` is D from the newest looks."""
+    """Looks at 256 tracks for eight displacements, twice a second; `facts` is D from the newest looks.
 
-    def __init__(self, refraction_factor: float = 1.0, *, with_map: bool = False) -> None:
-        """`with_map`: D over the image too."""
+    D along the depth is from longer looks (`DepthLooks`).
+    """
+
+    def __init__(
+        self, refraction_factor: float = 1.0, *, with_map: bool = False, with_depth: bool = False
+    ) -> None:
+        """`with_map`: D over the image too; `with_depth`: D along the depth."""
         self._factor, self._with_map = refraction_factor, with_map
+        self._depth = DepthLooks(refraction_factor) if with_depth else None
         self._names: IntArray = np.empty(0, np.int64)
         self._rows: FloatArray = np.empty((0, FIELDS))
         self._frames = 0
@@ -60,6 +68,8 @@ class RunningDiffusion:
     def update(self, tracks: Tracks) -> None:
         """Add one frame's tracks; predicted, tentative and second ones are left out."""
         info = tracks.info
+        if self._depth is not None:
+            self._depth.update(tracks)
         if self._frames == 0:
             if self._next_s > info.time_s > self._next_s - 2 * PERIOD_S:
                 return
@@ -110,31 +120,44 @@ class RunningDiffusion:
     def facts(self) -> dict[str, Any]:
         """D in the plane and D of each axis, with standard errors, um^2/s, and of how many displacements.
 
-        Axes along which a sheared flow adds `sheared_um2_s` do not count in the plane. `map`: D over the image.
+        Axes along which a sheared flow adds `sheared_um2_s` do not count in the plane. `at_most_um2_s`: what D
+        along z is below, where errors of depth that last do not let it be told. `map`: D over the image.
         """
         looks = self.renewed()
         if looks is not None:
             found = diffusion_of_looks(looks)
-            self._facts = _facts_of(found)
+            self._facts = _facts_of(found, None if self._depth is None else self._depth.found(found.in_plane))
             if self._with_map:
                 self._facts["map"] = _map_facts(mapped(looks, found))
         return self._facts
 
 
-def _facts_of(found: LiveDiffusion) -> dict[str, Any]:
+def _facts_of(found: LiveDiffusion, depth: AveragedDiffusion | None) -> dict[str, Any]:
     d, error = found.in_plane
+    axes: list[dict[str, Any]] = [
+        {
+            "axis": PLANE[axis],
+            "um2_s": _plain(float(found.um2_s[axis])),
+            "error_um2_s": _plain(float(found.standard_error_um2_s[axis])),
+            "sheared_um2_s": float(found.sheared_um2_s[axis]),
+        }
+        for axis in range(len(PLANE))
+    ]
+    if depth is not None:
+        axes.append(
+            {
+                "axis": DEPTH_AXIS,
+                "um2_s": None if depth.at_most else _plain(depth.um2_s),
+                "error_um2_s": None if depth.at_most else _plain(depth.standard_error_um2_s),
+                "sheared_um2_s": 0.0,
+                "at_most_um2_s": _plain(depth.limit_um2_s) if depth.at_most else None,
+                "frames": depth.block,
+            }
+        )
     return {
         "um2_s": _plain(d),
         "error_um2_s": _plain(error),
-        "axes": [
-            {
-                "axis": AXES[axis],
-                "um2_s": _plain(float(found.um2_s[axis])),
-                "error_um2_s": _plain(float(found.standard_error_um2_s[axis])),
-                "sheared_um2_s": float(found.sheared_um2_s[axis]),
-            }
-            for axis in range(found.um2_s.size)
-        ],
+        "axes": axes,
         "displacements": found.displacements,
     }
 

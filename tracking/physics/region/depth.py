@@ -28,6 +28,19 @@ def velocity_functions(z: npt.ArrayLike, count: int, derivative: int = 0) -> Flo
     return values
 
 
+def clamped_functions(z: npt.ArrayLike, count: int) -> FloatArray:
+    """Polynomials of the degrees 4 to count + 3 that vanish with their slopes at z = -1 and 1: (..., count).
+
+    L_k - 2 (2 k + 5) / (2 k + 7) L_(k+2) + (2 k + 3) / (2 k + 7) L_(k+4), k from 0 (Shen, see above, section 4).
+    """
+    coefficients: FloatArray = np.zeros((count + 4, count))
+    for k in range(count):
+        last = 2.0 * k + 7.0
+        coefficients[[k, k + 2, k + 4], k] = 1.0, -2.0 * (2.0 * k + 5.0) / last, (2.0 * k + 3.0) / last
+    values = np.asarray(legendre.legval(np.asarray(z, np.float64), coefficients), np.float64)
+    return np.moveaxis(values, 0, -1)
+
+
 def overlap(count: int) -> FloatArray:
     """Integrals of phi_k phi_l, (count, count)."""
     z, weight = legendre.leggauss(count + 2)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.polynomial import legendre
 
-from tracking.physics.region.depth import overlap, projected, velocity_functions
+from tracking.physics.region.depth import clamped_functions, overlap, projected, velocity_functions
 from tracking.physics.region.stokes import Domain, StokesFlows, solve
 from tracking.physics.sections.choice import profile_of
 from tracking.physics.sections.shapes import Rectangle
@@ -107,16 +107,23 @@ def _details(
     domain: Domain, one: _Opening, orders: tuple[int, int, int]
 ) -> list[tuple[FloatArray, tuple[int, int, int]]]:
     """Shapes that vanish at the walls, with their axis and details across and over the depth; the simplest normal
-    one is the developed flow itself."""
+    one is the developed flow itself.
+
+    No liquid is drawn from a wall: where nothing flows along it, continuity leaves no slope of the velocity that is
+    normal to it. So a velocity along the opening vanishes with its slope at the side walls, and one up at floor and
+    ceiling; shapes without that would put strong pressures at the opening's rim that no flow has."""
+    z, weight = legendre.leggauss(2 * domain.functions)
+    clamped = clamped_functions(z, max(domain.functions - 2, 0))  # up to the degree of the other functions
+    clamped = projected(clamped.T, z, weight, domain.functions)
     found = []
     for axis, most in enumerate(orders):
-        across = velocity_functions(one.place, most)
+        across = (clamped_functions if axis == 1 else velocity_functions)(one.place, most)
+        over_depth = clamped if axis == 2 else np.eye(domain.functions)
         for j in range(most):
-            for k in range(min(most - j, domain.functions)):
+            for k in range(min(most - j, len(over_depth))):
                 if axis == 0 and j == k == 0:
                     continue
-                values = np.zeros((one.nodes.size, domain.functions))
-                values[:, k] = across[:, j]
+                values = np.outer(across[:, j], over_depth[k])
                 found.append((_at(domain, one, values, axis), (axis, j, k)))
     return found
 
