@@ -15,6 +15,7 @@ from calibration.deeptrack.source import PipelineSource
 from calibration.deeptrack.survey import Units, survey
 from calibration.training.material import Material
 from engines.refine import psf_text
+from engines.refine.psf import FitModel
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,14 @@ def _in_words(path: Path, name: str, units: Units) -> str:
 
 
 def _material(path: Path, name: str, units: Units, particle: str) -> Material:
-    recorder = Recorder(load_pipeline(path, name))
+    model = psf_text.unpack(particle, path.name) if particle else None
+    return material_of(Recorder(load_pipeline(path, name)), units, _in_words(path, name, units), model)
+
+
+def material_of(
+    recorder: Recorder, units: Units, made_from: str, particle: FitModel | None = None
+) -> Material:
+    """The material of a pipeline whose units are known; `particle` is the model for a fit after the network."""
     pixel = units.pixel_size_um
     return Material(
         training=(PipelineSource(recorder, units),),
@@ -79,8 +87,8 @@ def _material(path: Path, name: str, units: Units, particle: str) -> Material:
         half_range_um=units.half_range_um,
         noise_contrast=units.noise_contrast,
         peak_contrast=units.peak_contrast,
-        made_from=_in_words(path, name, units),
-        particle=psf_text.unpack(particle, path.name) if particle else None,
+        made_from=made_from,
+        particle=particle,
         knee=units.knee,
         kinds=len(units.kind_names),
         kind_names=units.kind_names,

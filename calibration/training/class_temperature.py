@@ -41,8 +41,8 @@ def class_temperature(
     if len(found) < FEWEST:
         return 1.0
     loss = partial(_cross_entropy, slots, learnt, found, kind, kinds)
-    lowest, highest = (math.log(one) for one in RANGE)
-    best = minimize_scalar(loss, bounds=(lowest, highest), method="bounded", options={"xatol": EXACT})
+    low, high = (math.log(end) for end in RANGE)
+    best = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": EXACT})
     return float(math.exp(best.x))
 
 
