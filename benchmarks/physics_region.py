@@ -49,7 +49,8 @@ def binned(pieces: Pieces, places: np.ndarray, true: np.ndarray) -> float:
 
 
 def compared(fit: RegionFit, truth: Truth, amplitude: np.ndarray) -> dict[str, np.ndarray]:
-    """Errors and stated errors (2, N) of each quantity, over the largest true one."""
+    """Errors and stated errors (2, N) of each quantity, over the largest true one; those of the shear on
+    walls by area, not beside corners that stand out into the flow."""
     speed, speed_error = velocity_at(fit, truth.places_um)
     true = truth.velocity @ amplitude
     fastest = np.linalg.norm(true, axis=0).max()
@@ -58,6 +59,7 @@ def compared(fit: RegionFit, truth: Truth, amplitude: np.ndarray) -> dict[str, n
     shear = wall_shear(fit, VISCOSITY_PA_S)
     stress = np.linalg.norm(truth.slopes @ amplitude, axis=0) * VISCOSITY_PA_S
     mean, most = float(np.average(stress, weights=truth.walls.area_um2)), float(stress[truth.far].max())
+    share = np.sqrt(truth.walls.area_um2[truth.far] / truth.walls.area_um2[truth.far].mean())
     return {
         "velocity": np.stack([speed - true, speed_error]).reshape(2, -1) / fastest,
         "flow_rate": np.array(
@@ -66,6 +68,7 @@ def compared(fit: RegionFit, truth: Truth, amplitude: np.ndarray) -> dict[str, n
         "pressure": np.array(
             [[one.value - t, one.standard_error] for one, t in zip(pressure, true_pressure, strict=True)]
         ).T / np.abs(true_pressure).max(),
+        "shear": np.stack([shear.stress_pa - stress, shear.standard_error_pa])[:, truth.far] * share / most,
         "mean_shear": np.array([[shear.mean.value - mean], [shear.mean.standard_error]]) / mean,
         "maximum_shear": np.array([[shear.maximum.value - most], [shear.maximum.standard_error]]) / most,
     }  # fmt: skip

@@ -88,7 +88,7 @@ CASES = {
 
 def whole_flows(case: Case) -> RegionFlows:
     """The developed flows through all of the channel, by other elements than the fit's: quartic ones."""
-    domain = domain_of(case.whole, cells_across=2.0, most_triangles=120, functions=9, degree=4)
+    domain = domain_of(case.whole, cells_across=2.0, most_triangles=240, degree=4)
     return region_flows(domain, (0, 0, 0))
 
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.polynomial import legendre
-from region_tracks import BEND, Liquid, anywhere, detections
+from region_tracks import BEND, DEPTH_UM, Liquid, anywhere, detections
 
 from stream.errors import ConfigurationError
-from tracking.physics.region.depth import projected
+from tracking.physics.region.depth import clamped_functions, projected
 from tracking.physics.region.derived import inflows_ul_s, pressures_pa, velocity_at, wall_shear
 from tracking.physics.region.fit import fit_region
 from tracking.physics.region.geometry import region_from, region_of
@@ -118,6 +118,22 @@ def test_no_flow_leaks_through_walls_and_each_carries_what_it_says(width, length
     walls = np.hstack([np.stack(region.side_um(side)).mean(axis=0)[:, None] for side in region.walls])
     at_wall, _ = domain.interpolation(np.vstack([walls, np.full((1, walls.shape[1]), depth / 2)]))
     assert max(np.abs(at_wall @ one).max() for one in flows.flows.velocity) < 1e-9
+
+
+def test_no_liquid_that_flows_in_is_drawn_from_a_wall(bend):
+    z = np.array([-1.0, -1.0 + 1e-5, 1.0 - 1e-5, 1.0])
+    values = clamped_functions(z, 5)
+    assert np.abs(values).max() < 1e-7  # 1e-5 times a slope would be more
+    inside = clamped_functions(np.linspace(-1.0, 1.0, 50), 5)
+    assert np.linalg.matrix_rank(inside) == 5
+    flows, _ = bend
+    _, axis, *_ = flows.shapes
+    middle = [np.stack(BEND.side_um(side)).mean(axis=0) for _, side in BEND.openings]
+    floor = np.array([[*one, height] for one in middle for height in (0.0, DEPTH_UM)]).T
+    slope, _ = flows.flows.domain.interpolation(floor, 1)
+    up = np.abs(slope @ flows.flows.velocity[2])[:, axis == 2]
+    normal = np.abs(slope @ flows.flows.velocity[0])[:, axis == 0]
+    assert up.max() < 1e-9 < normal.max()
 
 
 def test_exact_velocities_give_flow_rate_pressure_and_shear_of_the_channel(box):
