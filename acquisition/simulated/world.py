@@ -129,6 +129,7 @@ class World:
             self._identity = np.arange(count)
             self._next_identity = count
             self._velocity_of_unit_flow = _velocity_table(settings, half_y)
+            self._seen = False
             self.set_switching(self.switching)
 
     @property
@@ -152,7 +153,7 @@ class World:
         """
         with self.lock:
             now = self.time_s
-            starts_anew = not real_time and self.real_time and self._moved_until_s == 0
+            starts_anew = not real_time and self.real_time and not self._seen
             self._time_s = max(self._time_s, now)
             self._epoch_s = time.perf_counter() - now if real_time else None
             if starts_anew:
@@ -168,7 +169,10 @@ class World:
             self.diffusion_um2_s = diffusion_um2_s
 
     def set_trap(self, trap_per_s: float) -> None:
-        """Draw all particles to the middle of the image, in the plane, as tweezers do: stiffness over drag, 1/s."""
+        """Draw all particles to the middle of the image, in the plane, as tweezers do: stiffness over drag, 1/s.
+
+        Particles that have not been looked at yet have been held for long.
+        """
         with self.lock:
             self.trap_per_s = trap_per_s
 
@@ -219,6 +223,9 @@ class World:
     def particles_at(self, time_s: float) -> Particles:
         """Advance everything to a later simulated time and return the particles."""
         with self.lock:
+            if not self._seen:
+                self._seen = True
+                self._settle_in_trap()
             self._advance(time_s)
             focal_plane = self.focus.focal_plane_um(self._time_s)
             flow_ul_s = self.pump.flow_ul_s(self._time_s)
@@ -237,6 +244,14 @@ class World:
                 velocity,
                 across,
             )
+
+    def _settle_in_trap(self) -> None:
+        """Place particles as their trap, if any, holds them: normally around the middle of the image."""
+        if self.trap_per_s:
+            spread_um = math.sqrt(self.diffusion_um2_s / self.trap_per_s)
+            self._x = self._rng.normal(self._middle_x, spread_um, self._x.size)
+            self._y = self._rng.normal(self._middle_y, spread_um, self._y.size)
+            self._keep_inside()
 
     def _advance(self, time_s: float) -> None:
         start, duration = self._moved_until_s, time_s - self._moved_until_s

@@ -100,6 +100,20 @@ def test_trapped_particles_are_held_around_the_middle_of_the_image_against_a_flo
     assert correlation == pytest.approx(np.exp(-10.0 * 0.1), abs=0.05)
 
 
+def test_particles_in_a_trap_are_found_held_by_it_at_the_first_look_and_not_thrown_again_at_the_second():
+    world = unpaced(particles_per_frame=4000)
+    world.set_trap(10.0)
+    world.set_diffusion(0.5)
+    first, second = world.particles_at(0.0), world.particles_at(0.0)
+    for place, middle in ((first.x_um, (768 - 1) / 2 * 0.8), (first.y_um, (512 - 1) / 2 * 0.8)):
+        assert place.mean() == pytest.approx(middle, abs=0.02)
+        assert place.var() == pytest.approx(0.5 / 10.0, rel=0.1)
+    np.testing.assert_array_equal(first.x_um, second.x_um)
+    world.set_trap(0.0)
+    world.set_trap(10.0)  # whoever is seen free stays where it is until it is drawn to the middle
+    np.testing.assert_array_equal(world.particles_at(0.0).x_um, first.x_um)
+
+
 def test_particles_stay_in_the_channel_and_in_the_band_for_long():
     world = unpaced()
     world.set_diffusion(200.0)
