@@ -89,7 +89,7 @@ def rows_of(name: str, seeds: int, tracks: int) -> list[dict[str, Any]]:
     for seed in range(seeds):
         amplitude = amplitudes(whole, seed)
         liquid = Liquid(whole.flows.domain, whole.flows.velocity @ amplitude, 0.0)
-        seen = detections(liquid, case.seen, tracks, seed, substeps=2)
+        seen = detections(liquid, case.seen, tracks, seed, substeps=8)
         begun = time.process_time()
         pieces = pieces_of(case.seen, **seen, diffusion_um2_s=0.2)
         fit = fit_region(pieces, flows, coarser)

@@ -87,7 +87,10 @@ CASES = {
 
 
 def whole_flows(case: Case) -> RegionFlows:
-    """The developed flows through all of the channel, by other elements than the fit's: quartic ones."""
+    """The developed flows through all of the channel, by other elements than the fit's: quartic ones.
+
+    In a straight arm of the junction they are within 1e-4 of the series' maximum, 1e-3 beside the side walls; with
+    half as many triangles 1.6e-3, more than the errors of the fit."""
     domain = domain_of(case.whole, cells_across=2.0, most_triangles=240, degree=4)
     return region_flows(domain, (0, 0, 0))
 
