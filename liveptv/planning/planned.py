@@ -14,7 +14,7 @@ from liveptv.planning.inputs import Inputs, given_foci, inputs_of
 from stream.errors import ConfigurationError
 from tracking.physics.channel.derived import flow_rate_ul_s, pressure_gradient_pa_m, wall_shear
 from tracking.physics.channel.model import flow_of
-from tracking.physics.channel.parameters import FLOOR, PARAMETERS, VELOCITY
+from tracking.physics.channel.parameters import DEPTH, FLOOR, PARAMETERS, VELOCITY
 from tracking.physics.planning.camera import Finding, findings
 from tracking.physics.planning.diffusion import relative_error_of_d
 from tracking.physics.planning.precision import QUANTITIES, RELATIVE, Outcome, Plan, errors_of, outcome
@@ -32,6 +32,9 @@ from tracking.physics.planning.view import Slices
 
 LEAST_RELATIVE = 0.005
 """Depths of a real detector are not right to less, over the range."""
+HEIGHT = 2
+NEAR_WALLS = 0.05  # of the depth of the channel
+OF_WALLS = ("wall_shear", "pressure_gradient", "floor_um", "ceiling_um", "depth_um")
 CANDIDATES = 4
 """Times the slices that cover the channel among which the best ones are looked for."""
 
@@ -62,7 +65,7 @@ def plan_of(experiment: Experiment) -> dict[str, Any]:
     looked_at = findings(
         plan.view, given.camera, fastest, plan.slices.total_frames, "diffusion" in given.wanted, depth
     )
-    looked_at += _calibration(given)
+    looked_at += _calibration(given) + _bounces(found, errors)
     result: dict[str, Any] = {
         "slices": [
             {"focus_um": focus, "frames": frames, "tracks": float(tracks)}
@@ -95,6 +98,28 @@ def plan_of(experiment: Experiment) -> dict[str, Any]:
     if others is not None:
         result["helps"].append(others)
     return result
+
+
+def _bounces(found: Outcome, errors: Mapping[str, float]) -> list[Finding]:
+    """Says where particles near the walls diffuse farther than their mean heights are uncertain.
+
+    They bounce off the walls, and scatter about the flow more than the plan's, whose paths know no walls.
+    """
+    tracks, theta = found.fit.tracks, found.fit.theta
+    share = (tracks.position_um[HEIGHT] - theta[FLOOR]) / theta[DEPTH]
+    near = np.minimum(share, 1.0 - share) < NEAR_WALLS
+    if not near.any() or not any(math.isfinite(errors.get(name, math.nan)) for name in OF_WALLS):
+        return []
+    weight = found.count[near]
+    spread_um = float(np.average(np.sqrt(tracks.spread_um2[HEIGHT, near]), weights=weight))
+    known_um = float(np.average(tracks.position_sigma_um[HEIGHT, near], weights=weight))
+    if spread_um < known_um:
+        return []
+    text = (
+        f"heights near them spread by {spread_um:.2g} µm along a track, more than the {known_um:.2g} µm to which "
+        "its mean is known: paths bounce off, and errors of shear, pressure and walls may be a fifth larger"
+    )
+    return [Finding("walls", "caution", text)]
 
 
 def _calibration(given: Inputs) -> list[Finding]:

@@ -104,6 +104,17 @@ def test_given_slices_and_frames_are_only_looked_at():
     assert not plan_of(changed(frames=20, wanted={"flow_rate": 1e-4}))["reached"]
 
 
+def test_paths_that_bounce_off_the_walls_are_a_caution():
+    def cautions(**plan):
+        return [one["text"] for one in plan_of(changed(**plan))["findings"] if one["what"] == "walls"]
+
+    slow = {"frames": 400, "flow_ul_s": 0.0008, "wanted": {"wall_shear": 0.01}}
+    (text,) = cautions(**slow)
+    assert "paths bounce off" in text
+    assert cautions(frames=15) == []
+    assert cautions(**{**slow, "localisation_um": [[-30, 0.2, 0.2, 60.0], [30, 0.2, 0.2, 60.0]]}) == []
+
+
 def test_diffusion_is_planned_without_a_channel():
     plan = {**SETTINGS["plan"], "wanted": {"diffusion": 0.02}, "flow_ul_s": None, "depth_range_um": [-5, 5]}
     given = {name: value for name, value in plan.items() if value is not None}

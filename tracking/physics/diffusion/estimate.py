@@ -305,13 +305,10 @@ def _with_lasting_errors(axes: list[AxisDiffusion], segments: Segments, own: boo
     if found is None:
         return axes
     apart = math.hypot(depth.standard_error_um2_s, found.standard_error_um2_s)
-    above = ABOVE * math.hypot(depth.standard_error_um2_s, across[1])
-    if not (
-        found.lasting
-        or found.at_most
-        or depth.um2_s - across[0] > above
-        or depth.um2_s - found.um2_s > SURE * apart
-    ):
+    larger = depth.um2_s - across[0] > ABOVE * math.hypot(depth.standard_error_um2_s, across[1])
+    # Where steps are longer than errors are large, both have to say so: D in the plane and longer blocks.
+    shown = found.lasting or found.at_most or depth.um2_s - found.um2_s > SURE * apart
+    if not (found.lasting and larger if depth.method == "covariance" else shown or larger):
         return axes
     depth = replace(
         depth,
