@@ -51,7 +51,8 @@ def detected(model_file: Path, picture: np.ndarray) -> np.ndarray:
         while not results:
             results = engine.results(60.0)
     table = dict(zip(Detections.COLUMNS, results[0].table, strict=True))
-    return np.column_stack([table["x_um"], table["y_um"]])[table["confidence"] > 0.5]
+    places: np.ndarray = np.column_stack([table["x_um"], table["y_um"]])[table["confidence"] > 0.5]
+    return places
 
 
 def packed(count: int, apart_px: float, side_px: float, rng: np.random.Generator) -> np.ndarray:
