@@ -1,11 +1,12 @@
 """Objects whose images are only roughly known, each found by a template and measured by its own symmetry.
 
-Templates answer wherever something is roughly like them. The object that answers most is taken first: its centre
-is where it is most like itself after half a turn, so that the template's shape does not move it, and what is alike
-on both sides is taken off the image, so that no other template answers to it. This is matching pursuit (Mallat &
-Zhang 1993, IEEE Trans. Signal Process. 41, 3397) in which an object, once it is found, is its own template. What is
-left of it, as no object is quite symmetric and no outline quite right, counts as noise for all that comes after. In
-the end each is measured again without the others.
+Templates answer wherever something is roughly like them. What answers most, and is most alike within the
+template's outline, is taken first: its centre is where it is most like itself after half a turn, so that the
+template's shape does not move it, and what is alike on both sides is taken off the image, so that no other
+template answers to it. This is matching pursuit (Mallat & Zhang 1993, IEEE Trans. Signal Process. 41, 3397) in
+which an object, once it is found, is its own template. What is left of it, as no object is quite symmetric and no
+outline quite right, counts as noise for all that comes after. Then each is measured again without the others
+until none moves, and the templates answer to what is left.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ LEFT_PART = 0.1
 DROPPED = 0.9
 """Of an answer: if less is left of it since others were taken off, it waits for its turn again."""
 SWEEPS, MOVED_PX = 4, 0.02
-"""How often all are measured without the others at most, and px that one may move by without its neighbours being
-measured again."""
+"""How often all are measured without the others at most, and px that one may move by without those that it overlaps
+being measured again: less than a centre is known to."""
 BESIDE = [step for step in product((-1, 0, 1), repeat=2) if any(step)]
 """Rows and columns to the pixels around one."""
 PASSES = 2
