@@ -97,7 +97,7 @@ def test_a_bright_object_within_the_ring_of_another_is_told_from_it_to_a_pixel(m
 
 def test_particles_beyond_focus_are_known_from_examples_before_it_as_they_lie_across(tmp_path: Path) -> None:
     model_file = made_of((-1.0, 6.0, 16.0, 40.0), tmp_path / "objects.h5")
-    places = np.array([[60.3, 90.2, -40.0], [96.8, 84.6, -38.0], [150.2, 90.7, -30.0]])
+    places = np.array([[60.3, 90.2, -17.0], [78.8, 87.6, -18.0], [150.2, 90.7, -20.0]])
     found = detected(model_file, image(places, (180, 200), 5))
     assert len(found["x_um"]) == len(places)
     assert np.abs(errors_of(found, places)[0]).max() < 0.15
