@@ -16,7 +16,7 @@ from engines.detection_pool import FrameWork, Outcome
 from engines.engine import DetectionError, EngineInfo, images_only, readable, working_dtype
 from engines.file_hash import file_hash
 from engines.flatfield import load_flat_field
-from engines.matched.filters import MatchedFilters
+from engines.matched.filters import Candidates, MatchedFilters
 from engines.matched.object_model import is_rough, load_object_model
 from engines.matched.pursuit import Pursuit
 from engines.ordered_threads import default_workers
@@ -156,23 +156,19 @@ class MatchedEngine:
             return Detections.empty(frame.info), Counter(no_light=1)
         filters = self._free.get()
         try:
-            contrast, _, light, noise = self._refiner.prepare(image, full_light)
+            contrast, drawn, light, noise = self._refiner.prepare(image, full_light)
             found = filters.find(contrast, noise)
+            table = self._table(found, light)
             row = Detections.COLUMNS.index
-            table = np.full((len(Detections.COLUMNS), found.x_px.size), np.nan)
-            pixel = self._pixel_size_um
-            table[row("x_um")], table[row("y_um")] = found.x_px * pixel, found.y_px * pixel
-            table[row("z_um")], table[row("sigma_z_um")] = found.depth_um, UNKNOWN_SIGMA_UM
-            table[row("sigma_x_um")], table[row("sigma_y_um")] = (
-                found.sigma_x_px * pixel,
-                found.sigma_y_px * pixel,
-            )
-            table[row("brightness")] = found.contrast * light
-            table[row("confidence")], table[row("flags")] = confidence_of(found.strength), 0.0
             doubtful = table[row("confidence")] < self._settings.least_confidence
             table = np.ascontiguousarray(table[:, ~doubtful])
-            if self._settings.refine and not self._is_rough:
+            if self._settings.refine and isinstance(filters, MatchedFilters):
                 table = self._refiner.refine(image, table, full_light)
+                # the fit has drawn what it found: neighbours that touch may have hidden each other from the filters
+                hidden = filters.hidden(contrast - drawn, noise, found)
+                if hidden.x_px.size:
+                    table = np.hstack([table, self._table(hidden, light)])
+                    table = self._refiner.refine(image, table, full_light)
                 table[row("confidence"), ~np.isfinite(table[row("chi_square")])] *= NOT_FITTED
             kept, beyond = strongest_of(table, self._settings.max_particles)
             table, properties = np.ascontiguousarray(table[:, kept]), NO_PROPERTIES
@@ -186,6 +182,20 @@ class MatchedEngine:
         return Detections(frame.info, table, properties), Counter(
             doubtful=int(doubtful.sum()), too_many=beyond
         )
+
+    def _table(self, found: Candidates, light: float) -> npt.NDArray[np.float64]:
+        """Candidates as the table of a `Detections`, in an image of this background in grey values."""
+        row, pixel = Detections.COLUMNS.index, self._pixel_size_um
+        table = np.full((len(Detections.COLUMNS), found.x_px.size), np.nan)
+        table[row("x_um")], table[row("y_um")] = found.x_px * pixel, found.y_px * pixel
+        table[row("z_um")], table[row("sigma_z_um")] = found.depth_um, UNKNOWN_SIGMA_UM
+        table[row("sigma_x_um")], table[row("sigma_y_um")] = (
+            found.sigma_x_px * pixel,
+            found.sigma_y_px * pixel,
+        )
+        table[row("brightness")] = found.contrast * light
+        table[row("confidence")], table[row("flags")] = confidence_of(found.strength), 0.0
+        return table
 
     def announce(self, call: Callable[[], None]) -> bool:
         """Have `call` called, from any thread, when there may be results. Returns True."""

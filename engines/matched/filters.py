@@ -26,6 +26,10 @@ FILTERS = 5
 MOST_CANDIDATES = 100_000
 SIDE_LOBE_SPARE = 1.3
 """Factor on how strongly an object answers beside its own place, as noise and its exact size change that."""
+HIDDEN_PART, HIDDEN_MISFITS = 0.15, 3.0
+"""Least answer of a candidate in the rest of a fit, over that of the strongest beside it: a part, and so many times
+what the model leaves unexplained. Without the second, half as many again are found in `bulk-water`, places half
+as exact; of drawn discs and rods, explained to 1 %, 0.08 to 0.3 find as many."""
 NOT_FITTED_PX = 0.5
 """Standard error of a candidate's place, until it is fitted."""
 LEAST_VARIANCE = 0.1
@@ -60,6 +64,7 @@ class MatchedFilters:
             np.conj(fft.rfft2((image / norm).astype(np.float32), self._size))
             for image, norm in zip(images, norms, strict=True)
         ]
+        self._least_hidden = _least_hidden(model, float(np.mean(norms)))
         self._lobes = _side_lobes([image / norm for image, norm in zip(images, norms, strict=True)])
         area = math.prod(shape)
         self.threshold = threshold or false_alarm_threshold(
@@ -88,6 +93,16 @@ class MatchedFilters:
         x, y, strength, depths = x[order], y[order], strength[order], self._depths[which[order]]
         half = np.full(x.size, NOT_FITTED_PX)
         return Candidates(x, y, half, half, depths, strength, strength * noise)
+
+    def hidden(self, rest: Float32Array, variance: tuple[float, float], found: Candidates) -> Candidates:
+        """Candidates beside those `found`, which hid them, in what a fit of these has left (H, W) of a contrast."""
+        if math.isinf(self._least_hidden):
+            return Candidates(*np.empty((len(Candidates._fields), 0)))
+        more = self.find(rest, variance)
+        away = np.hypot(more.x_px[:, None] - found.x_px, more.y_px[:, None] - found.y_px)
+        beside = np.where(away < self._lobes.shape[1], found.strength, 0.0).max(axis=1, initial=0.0)
+        kept = (beside > 0.0) & (more.strength > self._least_hidden * beside)
+        return Candidates(*(column[kept] for column in more))
 
     def _without_lobes(
         self, x: FloatArray, y: FloatArray, which: npt.NDArray[np.intp], strength: FloatArray
@@ -158,6 +173,17 @@ def answering_area(image: FloatArray) -> float:
     """Area, px, within which the answer to noise is the same: the filter's power over that of its slope."""
     slope = sum(float((np.diff(image, axis=axis) ** 2).sum()) for axis in range(2)) / 2
     return max(float((image**2).sum()) / max(slope, 1e-300), 1.0)
+
+
+def _least_hidden(model: FitModel, norm: float) -> float:
+    """Least answer of a hidden candidate over that of what is beside it, by the root of an image's mean energy.
+
+    Infinite where the model does not say how much it leaves unexplained.
+    """
+    if model.misfit is None or model.misfit.image is None:
+        return math.inf
+    pixels = math.prod(model.coefficients.shape[1:])
+    return HIDDEN_PART + HIDDEN_MISFITS * math.sqrt(float(model.misfit.image.mean()) * pixels) / norm
 
 
 def _side_lobes(images: list[FloatArray]) -> FloatArray:

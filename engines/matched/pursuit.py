@@ -1,21 +1,22 @@
 """Objects whose images are only roughly known, each found by a template and measured by its own symmetry.
 
-Templates answer wherever something is roughly like them. The object that answers most is taken first: its centre
-is where it is most like itself after half a turn, so that the template's shape does not move it, and what is alike
-on both sides is taken off the image, so that no other template answers to it. This is matching pursuit (Mallat &
-Zhang 1993, IEEE Trans. Signal Process. 41, 3397) in which an object, once it is found, is its own template. What is
-left of it, as no object is quite symmetric and no outline quite right, counts as noise for all that comes after. In
-the end each is measured again without the others.
+Templates answer wherever something is roughly like them. What answers most, and is most alike within the
+template's outline, is taken first: its centre is where it is most like itself after half a turn, so that the
+template's shape does not move it, and what is alike on both sides is taken off the image, so that no other
+template answers to it. This is matching pursuit (Mallat & Zhang 1993, IEEE Trans. Signal Process. 41, 3397) in
+which an object, once it is found, is its own template. What is left of it, as no object is quite symmetric and no
+outline quite right, counts as noise for all that comes after. Then each is measured again without the others
+until none moves, and the templates answer to what is left.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from scipy import fft, ndimage
 
 from engines.classical.spots import false_alarm_threshold
@@ -35,6 +36,11 @@ LEFT_PART = 0.1
 """Of the contrast of an object that was taken off: what may be left of it, as a standard deviation."""
 DROPPED = 0.9
 """Of an answer: if less is left of it since others were taken off, it waits for its turn again."""
+SWEEPS, MOVED_PX = 4, 0.02
+"""How often all are measured without the others at most, and px that one may move by without those that it overlaps
+being measured again: less than a centre is known to."""
+BESIDE = [step for step in product((-1, 0, 1), repeat=2) if any(step)]
+"""Rows and columns to the pixels around one."""
 PASSES = 2
 """How often all templates answer to the image: the second time to what brighter ones had hidden."""
 SMOOTHING_PX = 1.0
@@ -145,15 +151,9 @@ class Pursuit:
         seen: list[_Seen] = []
         for _ in range(PASSES):
             more = self._taken(rest, noise)
-            seen += more
             if not more:
                 break
-        seen.sort(key=lambda each: -each.strength)
-        for n, one in enumerate(seen):
-            rest.put(one.placed, 1.0)
-            again = self._placed(rest, one.placed.centre, one.template, WITHIN_PX)
-            seen[n] = one if again is None else one._replace(placed=again)
-            rest.put(seen[n].placed, -1.0)
+            seen = self._settled(rest, sorted(seen + more, key=lambda each: -each.strength))
         columns = [
             (
                 *each.placed.centre[::-1],
@@ -166,44 +166,72 @@ class Pursuit:
         ]
         return Candidates(*np.array(columns, np.float64).reshape(-1, len(Candidates._fields)).T)
 
-    def _best(self, image: FloatArray, least: list[float]) -> tuple[Float32Array, npt.NDArray[np.intp]]:
-        """The largest answer (H, W) of those templates that answer at `least` so much, or 0, and whose it is."""
-        spectrum = fft.rfft2(image.astype(np.float32), self._size)
-        best, which = np.zeros(self._shape, np.float32), np.zeros(self._shape, np.intp)
+    def _settled(self, rest: _Rest, seen: list[_Seen]) -> list[_Seen]:
+        """The same objects, each measured without the others until none moves; less those that are none then."""
+        half = np.array([each.template.half for each in seen])
+        there = np.ones(len(seen), np.bool_)
+        moved = there
+        for _ in range(SWEEPS):
+            at = np.array([each.placed.centre for each in seen])
+            overlap = np.abs(at[:, None] - at).max(axis=2) <= half[:, None] + half
+            again = there & overlap[:, moved].any(axis=1)
+            moved = np.zeros_like(there)
+            for n in np.flatnonzero(again):
+                before = seen[n].placed
+                rest.put(before, 1.0)
+                placed = self._placed(rest, before.centre, seen[n].template, WITHIN_PX) or before
+                there[n] = _is_object(placed)
+                moved[n] = not there[n] or math.dist(placed.centre, before.centre) > MOVED_PX
+                seen[n] = seen[n]._replace(placed=placed)
+                if there[n]:
+                    rest.put(placed, -1.0)
+        return [each for each, is_there in zip(seen, there, strict=True) if is_there]
+
+    def _peaks(self, rest: _Rest, least: list[float]) -> list[tuple[float, int, int, int]]:
+        """Where each template answers most, at `least` so much: the answer less than 0, row, column, template."""
+        spectrum = fft.rfft2(rest.image.astype(np.float32), self._size)
         height, width = self._shape
+        found = []
         for k, (each, own) in enumerate(zip(self._templates, self._spectra, strict=True)):
             first = self._pad - each.half
             answer = fft.irfft2(spectrum * own, self._size)[first : first + height, first : first + width]
-            larger = answer > np.maximum(best, least[k])
-            best[larger], which[larger] = answer[larger], k
-        return best, which
+            rows, columns = np.nonzero(answer > least[k])
+            mine = answer[rows, columns]
+            beside = [
+                (np.clip(rows + dy, 0, height - 1), np.clip(columns + dx, 0, width - 1)) for dy, dx in BESIDE
+            ]
+            top = np.all([mine >= answer[each] for each in beside], axis=0)
+            places = rows[top].tolist(), columns[top].tolist()
+            found += [(-value, *place, k) for value, *place in zip(mine[top].tolist(), *places, strict=True)]
+        return found
 
     def _taken(self, rest: _Rest, noise: float) -> list[_Seen]:
         """The objects that are found in what is left, and taken off it."""
         least = [max(self.threshold * noise, LEAST_BRIGHTNESS * each.answer) for each in self._templates]
-        best, which = self._best(rest.image, least)
-        rows, columns = np.nonzero((best > 0) & (best == ndimage.maximum_filter(best, 3)))
-        waiting = [
-            (-float(best[row, column]), int(row), int(column), int(k))
-            for row, column, k in zip(rows, columns, which[rows, columns], strict=True)
-        ]
+        waiting = self._peaks(rest, least)
         heapq.heapify(waiting)
         seen: list[_Seen] = []
         while waiting:
-            answer, row, column, k = heapq.heappop(waiting)
+            before, row, column, k = heapq.heappop(waiting)
             template = self._templates[k]
-            now = float((template.flat * rest.part(rest.image, template.half, row, column)).sum())
-            if now < DROPPED * -answer:
-                if now > least[k]:
-                    heapq.heappush(waiting, (-now, row, column, k))
+            part, variance = (
+                rest.part(whole, template.half, row, column) for whole in (rest.image, rest.variance)
+            )
+            now = float((template.flat * part).sum())
+            if now <= least[k]:
                 continue
-            variance = rest.part(rest.variance, template.half, row, column)
+            # what is beside the template's image within its outline speaks against it
+            whole = float((template.window * (part**2 - variance)).sum())
+            score = now * min(1.0, now / math.sqrt(max(whole, 1e-12)))
+            if score < DROPPED * -before:
+                heapq.heappush(waiting, (-score, row, column, k))
+                continue
             strength = now / math.sqrt(float((template.flat**2 * variance).sum()))
             if strength < self.threshold:
                 continue
             within = max(WITHIN_PX, FIRST_WITHIN * template.half)
             placed = self._placed(rest, (float(row), float(column)), template, within)
-            if placed is None or placed.symmetry < LEAST_SYMMETRY or placed.likeness < LEAST_LIKENESS:
+            if placed is None or not _is_object(placed):
                 continue
             seen.append(_Seen(template, strength, now / template.answer, placed))
             rest.put(placed, -1.0)
@@ -259,6 +287,10 @@ class Pursuit:
             max(alikes) / math.sqrt(max(power, 1e-12)),
             _sigma(own, image - other, sure),
         )
+
+
+def _is_object(placed: _Placed) -> bool:
+    return placed.symmetry >= LEAST_SYMMETRY and placed.likeness >= LEAST_LIKENESS
 
 
 def _sigma(own: FloatArray, uneven: FloatArray, sure: FloatArray) -> tuple[float, float]:

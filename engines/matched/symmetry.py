@@ -40,15 +40,16 @@ def centre_of(contrast: FloatArray, start: tuple[float, float], within_px: float
     )
     row, column = np.unravel_index(np.argmax(likely), whole.shape)
     at = np.array([float(row), float(column)])
-    ky, kx = (2 * math.pi * np.fft.fftfreq(length) for length in size)
+    # sums over (1)'s waves, which are products of one along y and one along x, with powers of their numbers
+    numbers = [2 * math.pi * np.fft.fftfreq(length) for length in size]
+    powers = [np.stack([np.ones_like(k), k, k**2]) for k in numbers]
     for _ in range(ROUNDS):
-        wave = spectrum * np.exp(1j * (ky[:, None] * at[0] + kx[None, :] * at[1]))
-        by_y, by_x = wave * ky[:, None], wave * kx[None, :]
-        slope = -np.array([by_y.imag.sum(), by_x.imag.sum()])
-        mixed = -(by_y * kx[None, :]).real.sum()
-        curve = np.array(
-            [[-(by_y * ky[:, None]).real.sum(), mixed], [mixed, -(by_x * kx[None, :]).real.sum()]]
-        )
+        by_y, by_x = (p * np.exp(1j * k * c) for p, k, c in zip(powers, numbers, at, strict=True))
+        sums = np.einsum(
+            "ax,bx->ab", np.einsum("ay,yx->ax", by_y, spectrum), by_x
+        )  # BLAS would start threads
+        slope = -np.array([sums[1, 0].imag, sums[0, 1].imag])
+        curve = -np.array([[sums[2, 0], sums[1, 1]], [sums[1, 1], sums[0, 2]]]).real
         if np.linalg.eigvalsh(curve).max() < 0:
             step = -np.linalg.solve(curve, slope)
         else:  # not yet on the peak: uphill

@@ -48,17 +48,18 @@ class Template(NamedTuple):
 
 
 def templates_of(model: FitModel) -> list[Template]:
-    """The objects at the model's nodes, and longer and shorter ones along y and x, where they are another image."""
+    """The objects at the model's nodes, also lying across, as on the other side of an astigmatic focus, and longer
+    and shorter along y and x, where they are another image."""
     depths = model.z_first_um + model.z_step_um * np.arange(len(model.coefficients))
     spare = 1e-6 * model.z_step_um
     inside = (depths >= model.z_min_um - spare) & (depths <= model.z_max_um + spare)
     chosen = np.clip(depths[inside], model.z_min_um, model.z_max_um)
-    images = [image_of(model, float(depth)) for depth in chosen]
-    found = [_template(image, float(depth)) for image, depth in zip(images, chosen, strict=True)]
-    for factors in product(STRETCHES, repeat=2):
-        for image, depth in zip(images, chosen, strict=True):
+    seen = [(image_of(model, float(depth)), float(depth)) for depth in chosen]
+    found = [_template(*each) for each in seen]
+    for stretch in product(STRETCHES, repeat=2):
+        for image, depth in [*seen, *((image.T, depth) for image, depth in seen)]:
             # as much light as before, on a larger or smaller area
-            other = _template(_stretched(image, factors) / math.prod(factors), float(depth))
+            other = _template(_stretched(image, stretch) / math.prod(stretch), depth)
             if all(product_of(other.image, each.image) < ALIKE for each in found):
                 found.append(other)
     return found

@@ -40,15 +40,19 @@ def image(places: np.ndarray, shape: tuple[int, int], seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_of(EXAMPLES, tmp_path_factory.mktemp("rough") / "objects.h5")
+
+
+def made_of(examples: tuple[float, ...], path: Path) -> Path:
+    """The model of examples at these z."""
     crops = [
         Crop(image(np.array([[40.2, 39.7, z]]), (81, 81), n).astype(float), f"example {n}")
-        for n, z in enumerate(EXAMPLES)
+        for n, z in enumerate(examples)
     ]
     found = model_of(free(crops), 1.0)
     assert found.is_rough
     assert found.model is not None
-    path = tmp_path_factory.mktemp("rough") / "objects.h5"
-    write_object_model(path, found.model, "five examples", is_rough=found.is_rough)
+    write_object_model(path, found.model, "examples", is_rough=found.is_rough)
     return path
 
 
@@ -89,6 +93,14 @@ def test_a_bright_object_within_the_ring_of_another_is_told_from_it_to_a_pixel(m
     found = detected(model_file, image(places, (256, 200), 5))
     assert len(found["x_um"]) == len(places)
     assert np.abs(errors_of(found, places)[0]).max() < 1.0
+
+
+def test_particles_beyond_focus_are_known_from_examples_before_it_as_they_lie_across(tmp_path: Path) -> None:
+    model_file = made_of((-1.0, 6.0, 16.0, 40.0), tmp_path / "objects.h5")
+    places = np.array([[60.3, 90.2, -17.0], [78.8, 87.6, -18.0], [150.2, 90.7, -20.0]])
+    found = detected(model_file, image(places, (180, 200), 5))
+    assert len(found["x_um"]) == len(places)
+    assert np.abs(errors_of(found, places)[0]).max() < 0.15
 
 
 def test_noise_alone_has_no_objects(model_file: Path) -> None:
