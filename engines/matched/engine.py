@@ -162,7 +162,7 @@ class MatchedEngine:
             row = Detections.COLUMNS.index
             doubtful = table[row("confidence")] < self._settings.least_confidence
             table = np.ascontiguousarray(table[:, ~doubtful])
-            if self._settings.refine and isinstance(filters, MatchedFilters):
+            if self._settings.refine and isinstance(filters, MatchedFilters) and table.shape[1]:
                 table = self._refiner.refine(image, table, full_light)
                 # the fit has drawn what it found: neighbours that touch may have hidden each other from the filters
                 hidden = filters.hidden(contrast - drawn, noise, found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from engines.matched.object_model import load_object_model, write_object_model
 from engines.refine.psf import FitModel
 from engines.refine.psf_text import pack, unpack
 from engines.refine.quantity import HALF_SPAN_UM, Quantity
+from engines.refine.refiner import Refiner
 from engines.refine.uneven_light import lay_light
 from engines.settings import DetectorSettings
 from stream.errors import ConfigurationError
@@ -108,6 +110,23 @@ def test_a_clipped_image_is_measured_by_what_is_left_of_it(file: Path) -> None:
         off.append(float(away.min()))
     assert float(np.median(off)) < 0.1
     assert sum(each < 0.3 for each in off) >= 11
+
+
+def test_what_memory_held_before_is_no_image_of_objects(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare = Refiner.prepare
+
+    def with_old_memory(*given: Any) -> Any:
+        contrast, work, *rest = prepare(*given)
+        work[:] = np.nan  # as it may be before anything was drawn into it
+        return contrast, work, *rest
+
+    monkeypatch.setattr(Refiner, "prepare", with_old_memory)
+    rng = np.random.default_rng(4)
+    empty = found_in(rng.poisson(np.full((96, 96), LIGHT)).astype(np.uint16), file)
+    assert not (empty.confidence > 0.9).any()
+    light = LIGHT * (1 + 0.5 * disc(40.2, 50.7, 2.0, (96, 96)))
+    found = found_in(rng.poisson(light).astype(np.uint16), file)
+    assert np.count_nonzero(found.confidence > 0.9) == 1
 
 
 def test_the_model_survives_its_file(file: Path) -> None:
