@@ -165,7 +165,7 @@ class MatchedEngine:
             if self._settings.refine and isinstance(filters, MatchedFilters) and table.shape[1]:
                 table = self._refiner.refine(image, table, full_light)
                 # the fit has drawn what it found: neighbours that touch may have hidden each other from the filters
-                hidden = filters.hidden(contrast - drawn, noise, found)
+                hidden = filters.hidden(contrast, drawn, noise, found)
                 if hidden.x_px.size:
                     table = np.hstack([table, self._table(hidden, light)])
                     table = self._refiner.refine(image, table, full_light)

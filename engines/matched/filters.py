@@ -94,11 +94,16 @@ class MatchedFilters:
         half = np.full(x.size, NOT_FITTED_PX)
         return Candidates(x, y, half, half, depths, strength, strength * noise)
 
-    def hidden(self, rest: Float32Array, variance: tuple[float, float], found: Candidates) -> Candidates:
-        """Candidates beside those `found`, which hid them, in what a fit of these has left (H, W) of a contrast."""
+    def hidden(
+        self, contrast: Float32Array, drawn: Float32Array, variance: tuple[float, float], found: Candidates
+    ) -> Candidates:
+        """Candidates beside those `found`, which hid them, in a contrast (H, W) less what a fit has `drawn`.
+
+        None for a model that does not say how much it leaves unexplained.
+        """
         if math.isinf(self._least_hidden):
             return Candidates(*np.empty((len(Candidates._fields), 0)))
-        more = self.find(rest, variance)
+        more = self.find(contrast - drawn, variance)
         away = np.hypot(more.x_px[:, None] - found.x_px, more.y_px[:, None] - found.y_px)
         beside = np.where(away < self._lobes.shape[1], found.strength, 0.0).max(axis=1, initial=0.0)
         kept = (beside > 0.0) & (more.strength > self._least_hidden * beside)

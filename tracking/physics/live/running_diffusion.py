@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stream.messages import FrameInfo, TrackFlag, Tracks
+from stream.messages import FrameInfo, Tracks
 from tracking.physics.diffusion.averages import AveragedDiffusion
 from tracking.physics.diffusion.plane_map import PlaneMap
-from tracking.physics.live.depth_looks import DepthLooks
+from tracking.physics.live.depth_looks import UNFIT, DepthLooks
 from tracking.physics.live.diffusion_of_looks import (
     LiveDiffusion,
     Looks,
@@ -35,7 +35,6 @@ LOOKS = 4  # after which D is computed anew: every two seconds
 KEPT = 10_000  # segments that D is from, the oldest are dropped: 20 s with 256 tracks
 PLANE, DEPTH_AXIS = "xy", "z"
 NEEDED = np.array([Tracks.COLUMNS.index(name) for name in ("x_um", "y_um", "z_um", "time_offset_s")])
-UNFIT = int(TrackFlag.PREDICTED | TrackFlag.SECOND_DETECTION | TrackFlag.TENTATIVE)
 DIGITS = 4  # of a map's numbers: two more than their errors let one tell
 
 
