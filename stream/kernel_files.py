@@ -20,7 +20,7 @@ from typing import Any
 from numba.core.caching import IndexDataCacheFile
 
 NAME_BITS = 40
-"""Of a file's name: some thousand forms of one function would be needed for two with the same."""
+"""Of a file's name: two are the same in a million forms of one function."""
 PARTS = ("_data_name", "_save_data", "_load_index", "_save_index")
 """What is used of numba's class, which is private."""
 

@@ -234,11 +234,11 @@ def test_frames_before_the_start_are_not_of_a_live_run() -> None:
 
 
 def test_a_silent_sender_ends_the_run_only_if_that_was_asked_for() -> None:
-    with listening(settings={"listen": "tcp://127.0.0.1:0", "quiet_s": 0.3}) as (source, _, opening):
+    with listening(settings={"listen": "tcp://127.0.0.1:0", "quiet_s": 3.0}) as (source, _, opening):
         read(source, 1)
         until(lambda: source.ended)
         assert any("quiet_s" in text for text in opening.said)
-    with listening(seconds=0.3) as (source, _, opening):
+    with listening(seconds=2.0) as (source, _, opening):
         read(source, 1)
         until(lambda: source.ended)
 

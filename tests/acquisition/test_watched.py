@@ -254,7 +254,7 @@ def test_an_empty_folder_is_left_in_words(tmp_path: Path) -> None:
 
 def test_a_run_that_waits_for_files_ends_after_its_time(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "img_0.tif", picture(0))
-    with watching(tmp_path, seconds=0.2) as (source, _):
+    with watching(tmp_path, seconds=2.0) as (source, _):
         read(source, 1)
         until(lambda: source.read(0.01) is None and source.ended)
 

@@ -110,13 +110,14 @@ def test_a_controller_closes_the_loop_through_the_pump(tmp_path):
     hold = {"target_um_s": 100.0, "max_flow_ul_s": 0.03, "min_tracks": 3, "period_s": 0.3}
     experiment = small_experiment(
         tmp_path,
-        frames=100_000,
+        rate=20,  # results that a slow machine has too late are not acted on
+        frames=4000,
         controller={"hold_flow": hold},
         limits={"max_flow_ul_s": 0.03, "safe_flow_ul_s": 0.0},
     )
 
     def has_acted(run):
-        return sum(event["kind"] == "answer" and event["first_frame"] >= 0 for event in run.events()) > 5
+        return sum(event["kind"] == "answer" and event["first_frame"] >= 0 for event in run.events()) > 4
 
     run = Run(experiment, until=has_acted)
     assert run.result.ok
