@@ -26,7 +26,7 @@ def test_place_radius_and_index_are_right_within_their_errors():
     info = FrameInfo("r", 0, 0, 0.0, 0, 0.0, pixel_size_um=PIXEL_UM)
     with closing(engine):
         engine.submit(Frame(info, image))
-        (found,) = engine.results(60.0)
+        (found,) = engine.results(400.0)
     order = np.argsort(found.x_um)
     for name, column in (("radius_um", 3), ("refractive_index", 4)):
         off = found.properties.value(name)[order] - spheres[:, column]

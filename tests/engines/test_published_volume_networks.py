@@ -195,7 +195,7 @@ def the_program_opens_it(path, proposer):
     assert (engine.info.name, engine.info.depth) == (proposer.card.kind, True)
     engine.warmup(12, 12, image.dtype, 4)
     engine.submit(Frame(info, image))
-    (found,) = engine.results(60.0)
+    (found,) = engine.results(400.0)
     expected = proposer.propose(image, np.zeros(4, bool), *SURROUNDINGS)
     slices = expected.z.astype(int)
     np.testing.assert_allclose(found.x_um, 0.2 * expected.x)

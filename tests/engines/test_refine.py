@@ -203,7 +203,7 @@ def test_depth_is_measured_without_any_start_in_depth(model: FitModel) -> None:
 def table_of(engine: Engine, image: np.ndarray) -> Detections:
     with closing(engine):
         engine.submit(frame(0, image))
-        (found,) = engine.results(60.0)
+        (found,) = engine.results(400.0)
     return found
 
 

@@ -150,7 +150,7 @@ def test_references_of_a_flat_field_are_inputs_so_new_ones_need_no_new_engine(de
         image = drawn_frame(MODEL.card, MODEL.psf(), frame, field)
         with closing(engine(back_end, bright=path)) as opened:
             opened.submit(frame_message(0, image))
-            (found,) = opened.results(10.0)
+            (found,) = opened.results(400.0)
         expected = reference_answer(MODEL, image, field).particles
         assert len(found) == (expected[:, -1] >= 0.5).sum()
 

@@ -67,7 +67,7 @@ class Computer:
             settings = DetectorSettings(workers=2, refine=False)
             with closing(GpuEngine(settings, MODEL.card.pixel_size_um, SHIPPED_MODEL, back_end)) as engine:
                 engine.submit(frame_message(0, drawn_frame(MODEL.card, MODEL.psf(), FRAME, None)))
-                (found,) = engine.results(20.0)
+                (found,) = engine.results(400.0)
                 assert engine.info.backend == "tensorrt"
         return len(found)
 

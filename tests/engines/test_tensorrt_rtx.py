@@ -317,7 +317,7 @@ drawn = drawn_frame(model.card, model.psf(), FrameFormat({0}, {1}, 1, False, 400
 with closing(guarded) as engine:
     engine.warmup({0}, {1}, np.dtype(np.uint8))
     engine.submit(frame(0, drawn))
-    (found,) = engine.results(30.0)
+    (found,) = engine.results(400.0)
 print(engine.info.backend, len(found))
 device.close()
 """

@@ -93,7 +93,7 @@ def test_volumes_of_noise_give_nothing_and_are_counted_while_the_size_is_not_kno
     rng = np.random.default_rng(0)
     engine = open_engine(DetectorSettings(workers=1), model=None, pixel_size_um=PIXEL_UM, volumes=True)
     engine.submit(_frame(rng.poisson(20, SHAPE).astype(np.uint8)))
-    (found,) = engine.results(30.0)
+    (found,) = engine.results(400.0)
     assert len(found) == 0
     assert engine.counts()["no_size"] == 1
     engine.close()
