@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from numba.core.caching import IndexDataCacheFile
 
 NAME_BITS = 40
 """Of a file's name: two are the same in a million forms of one function."""
+LEFT_S = 3600.0
+"""Age of a file that no index names, from which on no process is about to name it, s: that takes milliseconds."""
 PARTS = ("_data_name", "_save_data", "_load_index", "_save_index")
 """What is used of numba's class, which is private."""
 
@@ -38,7 +41,7 @@ def init() -> None:
 def save(files: Any, key: Any, code: Any) -> None:
     """Keep the code of one form of a function, in the place of `IndexDataCacheFile.save`.
 
-    Removes what its index does not name: code of older versions, and what a process killed meanwhile has left.
+    Removes what no index names any more: code of older versions, and what a process killed meanwhile has left.
     """
     name = files._data_name(secrets.randbits(NAME_BITS))
     files._save_data(name, code)
@@ -46,5 +49,6 @@ def save(files: Any, key: Any, code: Any) -> None:
     files._save_index(index)
     for file in Path(files._cache_path).glob(files._data_name_pattern.replace("{number:d}", "*")):
         if file.name not in index.values():
-            with contextlib.suppress(OSError):  # on Windows, where another process reads it
-                file.unlink()
+            with contextlib.suppress(OSError):  # gone already, or, on Windows, read by another process
+                if file.stat().st_mtime < time.time() - LEFT_S:
+                    file.unlink()

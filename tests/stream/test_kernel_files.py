@@ -57,9 +57,11 @@ def test_the_code_of_older_versions_goes_and_that_of_other_functions_stays(opene
     other = IndexDataCacheFile(str(tmp_path), "kernel-1.py311", "its source")
     other.save("float64", "code of another function")
     opened().save("float64", "old")
+    for file in tmp_path.iterdir():
+        os.utime(file, (1.0, 1.0))
     for form in ("float64", "float32", "float64"):
         opened("its new source").save(form, f"code for {form}")
-    assert len(list(tmp_path.glob("kernel-12.*.nbc"))) == 2
+    assert len(list(tmp_path.glob("kernel-12.*.nbc"))) == 3  # one is new, and may be another process's
     for form in ("float64", "float32"):
         assert opened("its new source").load(form) == f"code for {form}"
     assert other.load("float64") == "code of another function"
