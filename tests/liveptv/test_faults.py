@@ -166,9 +166,8 @@ def test_a_detector_that_stays_away_leaves_the_hardware_safe_until_live_results_
         again = next((at for at, text in enumerate(texts) if "detect is started again" in text), len(texts))
         return any("live results are back" in text for text in texts[again:])
 
-    run = run_with(
-        QUIET, act=kill("detect"), act_after=40, until=is_back, limits={**LIMITS, "watchdog_s": 0.5}
-    )
+    limits = {**LIMITS, "watchdog_s": 0.5}
+    run = run_with(QUIET, act=kill("detect"), act_after=40, until=is_back, limits=limits, rate=15)
     assert_made_safe(run)
     assert run.says("no live result for 0.5 s: safe state")
     assert run.result.ok

@@ -1,5 +1,6 @@
 import json
 import re
+from functools import partialmethod
 
 import numpy as np
 import psutil
@@ -201,7 +202,7 @@ def test_a_page_beside_a_run_is_a_process_that_ends_with_it(tmp_path):
             "20260101-000000-abcdef", experiment, events, lambda _: None, RunKeys.fresh()
         )
         with PageProcess(announcement.path) as page:
-            page.wait_for_url()
+            page.wait_for_url(240.0)
             with browser(page) as socket:
                 state = summary_when(packets(socket), lambda s: s["run"])
         announcement.close()
@@ -222,7 +223,8 @@ def test_what_cannot_be_watched_is_said_in_one_line(arguments, status, says, cap
     assert says in " ".join(capsys.readouterr().err.split())
 
 
-def test_replay_with_monitor_prints_the_address_of_its_page(tmp_path, capsys):
+def test_replay_with_monitor_prints_the_address_of_its_page(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(PageProcess, "wait_for_url", partialmethod(PageProcess.wait_for_url, 240.0))
     rng = np.random.default_rng(1)
     video = tmp_path / "video.tif"
     tifffile.imwrite(video, rng.integers(90, 110, (20, 64, 64), np.uint8), photometric="minisblack")
