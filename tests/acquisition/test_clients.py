@@ -27,8 +27,9 @@ LIBRARIES = sorted((Path(zmq.__file__).parents[1] / "pyzmq.libs").glob("libzmq*.
 
 
 def free_address() -> str:
+    """Above the ports that Linux gives to whoever asks for any, so that nobody else gets it before it is used."""
     with zmq.Context() as context, context.socket(zmq.PULL) as socket:
-        return f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1')}"
+        return f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1', min_port=61_000)}"
 
 
 def frames_of(address: str, command: list[str]) -> tuple[list[Frame], Listened]:

@@ -77,7 +77,7 @@ def test_a_camera_that_waits_is_let_go_when_patience_ends():
     while len(queue) < 4:
         time.sleep(0.001)
     queue.patient = False
-    camera.join(60)
+    camera.join(240)
     assert not camera.is_alive()
     assert len(queue) == 4
 

@@ -20,7 +20,7 @@ from stream.errors import ConfigurationError, SourceError
 from stream.messages import Frame
 from stream.security import generate_keys
 
-PATIENCE_S = 30.0
+PATIENCE_S = 240.0
 
 
 class Sender:

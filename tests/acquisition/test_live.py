@@ -34,7 +34,7 @@ def opened():
 
 def take_until(stream, condition):
     """Take frames until one makes the condition true, or the stream ends."""
-    frames, deadline_s = [], time.monotonic() + 60
+    frames, deadline_s = [], time.monotonic() + 240
     while not (frames and condition(frames)) and not stream.ended:
         assert time.monotonic() < deadline_s
         frame = stream.read(0.1)
@@ -48,7 +48,7 @@ def take(stream, count):
 
 
 def wait_until(condition):
-    deadline_s = time.monotonic() + 60
+    deadline_s = time.monotonic() + 240
     while not condition():
         assert time.monotonic() < deadline_s
         time.sleep(0.002)

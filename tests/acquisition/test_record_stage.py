@@ -156,7 +156,7 @@ def test_a_stage_behind_a_ring_stores_or_declares_every_frame(tmp_path, policy):
     sender.end()
     while stage.step(0.05):
         pass
-    assert sender.flush(5.0)
+    assert sender.flush(240.0)
     assert sender.account.balanced
     counts = stage.counts()
     stage.close()

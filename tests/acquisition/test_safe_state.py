@@ -189,7 +189,7 @@ class HangingScope:
 
     def _told(self, device, value):
         if device in self.hanging:
-            self.released.wait(60)
+            self.released.wait(240)
         self.calls[device] = value
 
     def set_flow(self, flow_ul_s):
@@ -213,7 +213,7 @@ class HangingScope:
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(safety, "DEVICE_S", 0.2)
+    monkeypatch.setattr(safety, "DEVICE_S", 1.0)  # less could be too short for one that answers at once
 
 
 @pytest.mark.parametrize("hanging", ["Pump", "Shutter", "Focus"])
@@ -227,7 +227,7 @@ def test_a_device_that_hangs_keeps_no_other_from_becoming_safe(quick, hanging):
         if device != hanging
     }
     assert [device for device, found in known.items() if not found.safe] == [hanging]
-    assert "has not answered for 0.2 s" in str(known[hanging])
+    assert "has not answered for 1 s" in str(known[hanging])
     assert "may" in str(known[hanging])
     again = {device.device.split()[1]: device for device in state.enter_and_confirm()}
     assert "has not returned" in again[hanging].problem

@@ -21,7 +21,7 @@ from acquisition.watched_folder.watched import Watched, open_watched
 from stream.errors import SourceError
 from stream.messages import Frame
 
-PATIENCE_S = 30.0
+PATIENCE_S = 240.0
 QUICK = {"settled_s": 0.05, "poll_s": 0.01, "missing_s": 0.3}
 
 

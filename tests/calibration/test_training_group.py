@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ import time
 import numpy as np
 import psutil
 import pytest
+import zmq
 from training_particles import gaussian_model
 
 torch = pytest.importorskip("torch")
@@ -226,9 +226,8 @@ def test_the_cores_of_a_computer_are_shared_out_to_its_processes(monkeypatch):
 
 def torchrun(tmp_path, *arguments, processes=2):
     """A training by torchrun, as a user starts it; its output goes to a file."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    with zmq.Context() as context, context.socket(zmq.REP) as probe:  # above the ports that Linux gives away
+        port = probe.bind_to_random_port("tcp://127.0.0.1", min_port=61_000)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
     command += ["--master-addr", "127.0.0.1", "--master-port", str(port)]
     command += ["-m", "liveptv", "train", "--optics", "simulated", "--from", "nothing", "--batch", "2"]

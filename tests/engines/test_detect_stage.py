@@ -376,7 +376,7 @@ def test_frames_pass_from_link_to_link_through_the_real_engine() -> None:
             pass
         for thread in threads:
             thread.join()
-        assert source.flush(5)
+        assert source.flush(240)
         assert source.account.acknowledged >= 12
         assert source.account.unacknowledged == 0
         assert up.ended

@@ -25,7 +25,7 @@ from liveptv.models import SHIPPED_MODEL
 from stream.messages import DetectionFlag, Detections, Frame, FrameInfo
 
 PIXEL_SIZE_UM = 0.8
-LONG_S = 60.0
+LONG_S = 240.0
 
 
 class Compiler:

@@ -33,7 +33,7 @@ def test_a_frame_waits_for_those_before_the_one_that_made_no_choice():
         later = pool.submit(turns.choose, candidates(2), Allowance(notes=notes))
         assert not wait_for([later], 0.2).done  # frame 0 may still choose
         turns.choose(candidates(0), Allowance(notes=depends_on(-1)))
-        later.result(60)
+        later.result(240)
     assert notes.turns_from == 0
 
 

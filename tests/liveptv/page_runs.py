@@ -18,7 +18,7 @@ from liveptv.session.run_card import RunCard
 from liveptv.workflows.run import run_experiment
 from stream.messages import Detections, Frame, FrameInfo, Tracks
 
-WAIT_S = 20.0
+WAIT_S = 240.0
 
 
 def info_of(number, *, flow_ul_s=0.02, focus_um=150.0):
@@ -113,7 +113,7 @@ class Visited:
         thread = threading.Thread(target=self._look, args=(card,))
         thread.start()
         yield
-        thread.join(30)
+        thread.join(WAIT_S)
 
     def _look(self, card):
         try:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,11 +16,14 @@ from stream.commands import CommandClient
 from stream.messages import Command, CommandKind
 from tracking.trajectories.control_record import read_control
 
-ANSWER_S = 30.0
+ANSWER_S = 240.0
 
 
 def asking(*steps):
-    """An action, in a thread beside the run, that sends commands as a viewer does; the replies are kept."""
+    """An action, in a thread beside the run, that sends commands as a viewer does; the replies are kept.
+
+    A step is a command, a time to wait, or something that waits.
+    """
 
     def act(run):
         run.replies = []
@@ -32,8 +36,8 @@ def asking(*steps):
                 for step in steps:
                     if isinstance(step, float):
                         time.sleep(step)
-                    else:
-                        run.replies.append(client.request(step(), ANSWER_S))
+                    elif (command := step()) is not None:
+                        run.replies.append(client.request(command, ANSWER_S))
             finally:
                 client.close()
 
@@ -41,6 +45,10 @@ def asking(*steps):
         run.thread.start()
 
     return act
+
+
+def has_asked(run):
+    return not run.thread.is_alive()
 
 
 def record(value=None, **more):
@@ -74,7 +82,7 @@ def test_a_program_a_device_and_a_condition_begin_events_that_are_in_every_file(
     experiment = small_experiment(
         tmp_path,
         rate=40,
-        frames=500,
+        frames=100_000,
         limits={"max_flow_ul_s": 0.1},
         record={
             "mode": "events",
@@ -88,8 +96,7 @@ def test_a_program_a_device_and_a_condition_begin_events_that_are_in_every_file(
         },
     )
     act = asking(record("by hand"), 2.0, flow(0.0), 0.5, flow(0.05), 1.5, record(0.25, property="short"))
-    run = Run(experiment, act=act, act_after=60)
-    run.thread.join()
+    run = Run(experiment, act=act, act_after=60, until=has_asked)
     assert run.result.ok
     assert all(reply.accepted for reply in run.replies)
     table = recorded(run)
@@ -130,11 +137,11 @@ def test_a_controller_asks_and_gets_an_answer(tmp_path):
     (tmp_path / "asks.py").write_text(CONTROLLER)
     experiment = small_experiment(
         tmp_path,
-        frames=150,
+        frames=100_000,
         record={"mode": "events", "before_s": 0.25, "after_s": 0.25, "memory_mb": 50},
         controller={"file": str(tmp_path / "asks.py")},
     )
-    run = Run(experiment)
+    run = Run(experiment, until=lambda run: run.events("answer"))
     assert run.result.ok
     table = recorded(run)
     (event,) = table.events
@@ -146,23 +153,20 @@ def test_a_controller_asks_and_gets_an_answer(tmp_path):
 
 
 def test_a_run_that_records_nothing_says_so_to_who_asks(tmp_path):
-    run = Run(small_experiment(tmp_path, frames=120), act=asking(record("in vain")))
-    run.thread.join()
+    run = Run(small_experiment(tmp_path, frames=100_000), act=asking(record("in vain")), until=has_asked)
     assert [reply.accepted for reply in run.replies] == [False]
     assert "set record.mode" in run.replies[0].reason
 
 
 def test_after_the_recorder_is_lost_who_asks_is_told(tmp_path):
-    experiment = small_experiment(tmp_path, frames=400, record={"mode": "events", "memory_mb": 20})
+    experiment = small_experiment(tmp_path, frames=100_000, record={"mode": "events", "memory_mb": 20})
 
     def act(run):
         kill("record")(run)
-        wait = threading.Thread(target=lambda: wait_until(lambda: run.says("without its recorder")))
-        wait.start()
-        asking(3.0, record("too late"))(run)
+        is_told = partial(wait_until, lambda: run.says("without its recorder"))
+        asking(is_told, record("too late"))(run)
 
-    run = Run(experiment, act=act)
-    run.thread.join()
+    run = Run(experiment, act=act, until=has_asked)
     assert [reply.accepted for reply in run.replies] == [False]
     assert "recorder of this run was lost" in run.replies[0].reason
 

@@ -47,7 +47,7 @@ def test_a_run_is_steered_and_stopped_from_its_page_and_leaves_a_whole_file(tmp_
 
     def visit(page):
         with browser(page) as socket:
-            heard = packets(socket, 60)
+            heard = packets(socket)
             next(h for h, _ in heard if h.get("particles", 0) > 0)
             answers[:] = steer(
                 socket,
@@ -64,7 +64,7 @@ def test_a_run_is_steered_and_stopped_from_its_page_and_leaves_a_whole_file(tmp_
             steer(socket, heard, {"kind": "resume"}, {"kind": "stop"})
             seen.append(summary_when(heard, lambda s: s["state"] == "ended"))
 
-    run = Visited(small_experiment(tmp_path, frames=5000, limits=LIMITS, session=THREADS), visit)
+    run = Visited(small_experiment(tmp_path, frames=100_000, limits=LIMITS, session=THREADS), visit)
     mark, flow, too_much, too_far, forbidden = answers
     assert mark["accepted"]
     assert flow["accepted"]
@@ -96,7 +96,7 @@ def test_a_controller_is_switched_on_and_off_from_the_page_and_the_file_knows(tm
 
     def visit(page):
         with browser(page) as socket:
-            heard = packets(socket, 60)
+            heard = packets(socket)
             forms = next(h["forms"] for h, _ in heard if "forms" in h)
             assert {"hold_flow", "hold_focus", "stop_when"} <= {form["kind"] for form in forms}
             summary_when(heard, lambda s: s["profile"]["tracks"] > 0)
@@ -114,7 +114,7 @@ def test_a_controller_is_switched_on_and_off_from_the_page_and_the_file_knows(tm
             steer(socket, heard, {"kind": "stop"})
             summary_when(heard, lambda s: s["state"] == "ended")
 
-    run = Visited(small_experiment(tmp_path, frames=5000, limits=LIMITS, session=THREADS), visit)
+    run = Visited(small_experiment(tmp_path, frames=100_000, limits=LIMITS, session=THREADS), visit)
     refused, on, off = answers
     assert "hold_flow.max_flow_ul_s: field required" in refused["reason"]
     assert on["accepted"]
@@ -137,14 +137,14 @@ def test_the_page_shows_that_a_run_has_failed_and_why(tmp_path):
 
     def visit(page):
         with browser(page) as socket:
-            heard = packets(socket, 60)
+            heard = packets(socket)
             next(h for h, _ in heard if "frame" in h)
             events = read_events(RunFiles.beside(tmp_path / "tracks.h5").events)
             kill_process(events, "track")
             seen.append(summary_when(heard, lambda s: s["state"] == "failed"))
 
     experiment = small_experiment(
-        tmp_path, frames=5000, session={"monitor_hz": 20.0}, link={"patience_s": 1.0}
+        tmp_path, frames=100_000, session={"monitor_hz": 20.0}, link={"patience_s": 1.0}
     )
     run = Visited(experiment, visit)
     assert not run.outcome.result.ok

@@ -106,7 +106,7 @@ def switch(page, controller, button, outcome):
 
 def wait(page, condition, given=None):
     """Wait until a JavaScript function is true; the page's own policy forbids the browser's way of polling."""
-    deadline_s = time.monotonic() + 40
+    deadline_s = time.monotonic() + 240
     while not page.evaluate(condition, given):
         assert time.monotonic() < deadline_s, condition
         page.wait_for_timeout(50)

@@ -11,7 +11,7 @@ from liveptv.session.plan import MakeSafe, Opening, Secured
 from liveptv.session.safety_lane import Lane
 
 SAFE = DeviceSafety("pump Pump", "the pump at 0 uL/s", True)
-WAIT_S = 30
+WAIT_S = 240
 
 
 class Devices:

@@ -16,7 +16,7 @@ from {module} import {name} as target
 if __name__ == "__main__":
     process = multiprocessing.get_context("spawn").Process(target=target, args=({arguments},))
     process.start()
-    process.join(60)
+    process.join(240)
     print("exit", process.exitcode)
 """
 
@@ -116,7 +116,7 @@ def test_processes_of_a_notebook_which_do_not_import_liveptv_first_find_our_pack
         "import liveptv, multiprocessing\nfrom liveptv.shadowed_packages import home_first\n"
         "from tracking.trajectories.hdf5_superblock import lookup3\nwith home_first():\n"
         "    process = multiprocessing.get_context('spawn').Process(target=lookup3, args=(b'abc',))\n"
-        "    process.start()\n    process.join(60)\nprint('exit', process.exitcode)\n"
+        "    process.start()\n    process.join(240)\nprint('exit', process.exitcode)\n"
     )
     done = python(tmp_path, "-c", cell)
     assert "exit 0" in done.stdout, done.stderr

@@ -48,8 +48,9 @@ def experiment_of(folder: Path, source: dict[str, Any], **sections: Any) -> Expe
 
 
 def free_address() -> str:
+    """Above the ports that Linux gives to whoever asks for any, so that nobody else gets it before it is used."""
     with zmq.Context() as context, context.socket(zmq.PULL) as socket:
-        return f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1')}"
+        return f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1', min_port=61_000)}"
 
 
 @contextmanager
@@ -114,7 +115,7 @@ def test_files_of_a_folder_become_trajectories(tmp_path: Path) -> None:
         "watch": str(folder),
         "frame_rate_hz": 40,
         "pixel_size_um": 0.5,
-        "missing_s": 1,
+        "missing_s": 5,
         "settled_s": 0.1,
     }
     run = Run(experiment_of(tmp_path, source))

@@ -138,10 +138,10 @@ def test_an_answer_to_a_client_that_is_gone_is_counted() -> None:
         requests += server.poll()
     noticed = server._endpoint.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     client.close()
-    assert noticed.poll(60_000)
+    assert noticed.poll(240_000)
     for request in requests:  # the first ones may still go to where the client was
         accept(request)
-        time.sleep(0.01)
+        time.sleep(0.05)
     assert 0 < server.undelivered <= 20
     server._endpoint.socket.disable_monitor()
     noticed.close(0)
@@ -298,7 +298,7 @@ def test_stopping_and_making_safe_pass_a_full_socket_and_are_handed_out_first(ki
         handed_out: list[str] = []
 
         def comes() -> bool:
-            time.sleep(0.1)  # what was sent arrives between two polls, also on a loaded machine
+            time.sleep(1.0)  # what was sent arrives between two polls, also on a loaded machine
             handed_out.extend(request.command.command_id for request in server.poll())
             return urgent.command_id in handed_out
 

@@ -36,7 +36,7 @@ def test_psi_datahub_reads_frames_and_tables() -> None:
     source.add_listener(notebook)
     reader = threading.Thread(target=source.request, args=({"start": 0, "end": 10},))
     reader.start()
-    deadline_s = time.monotonic() + 30
+    deadline_s = time.monotonic() + 240
     number = 0
     while reader.is_alive():
         assert time.monotonic() < deadline_s

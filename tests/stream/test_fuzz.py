@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 
 import psutil
@@ -76,9 +77,9 @@ def flood(socket: zmq.Socket[bytes], drain: Callable[[], object], counted: Calla
         sent += 1
         if sent == WARM_UP:
             before = process.memory_info().rss
-    for _ in range(COUNT):
-        if counted() >= COUNT:
-            break
+    deadline_s = time.monotonic() + 240
+    while counted() < COUNT:
+        assert time.monotonic() < deadline_s
         drain()
     assert counted() == COUNT
     assert process.memory_info().rss - before < GROWTH_BYTES
@@ -97,7 +98,7 @@ def test_a_monitor_subscriber_survives_garbage(context: zmq.Context[zmq.Socket[b
     vandal.recv()
     flood(vandal, lambda: subscriber.receive(0.001), lambda: subscriber.malformed)
     vandal.send_multipart(encode(a_frame()))
-    assert subscriber.receive(10.0) is not None
+    assert subscriber.receive(240.0) is not None
     assert subscriber.gaps == 0
     subscriber.close()
     vandal.close(0)
@@ -113,7 +114,7 @@ def test_a_command_server_survives_garbage(context: zmq.Context[zmq.Socket[bytes
     while not (requests := server.poll()):
         pass
     requests[0].reply(CommandReply(requests[0].command.command_id, True))
-    assert vandal.poll(10_000)
+    assert vandal.poll(240_000)
     server.close()
     vandal.close(0)
     context.term()
@@ -125,7 +126,7 @@ def test_a_status_sink_survives_garbage(context: zmq.Context[zmq.Socket[bytes]])
     vandal.connect(sink.address)
     flood(vandal, lambda: sink.receive(0.001), lambda: sink.malformed)
     vandal.send_multipart(encode(Status("run", "detect", StageState.DONE)))
-    assert sink.receive(10.0) is not None
+    assert sink.receive(240.0) is not None
     sink.close()
     vandal.close(0)
     context.term()

@@ -84,7 +84,7 @@ def test_a_sender_counts_garbage_and_goes_on() -> None:
         sender.send(frame(0))
         sender.end()
         assert take_all(receiver) == [0]
-        assert sender.flush(5)
+        assert sender.flush(240)
         assert sender.account.acknowledged == 1
 
 
@@ -105,7 +105,7 @@ def test_garbage_from_the_receiver_that_is_served_is_counted_too() -> None:
         delivery.done()
         sender.end()
         assert take_all(receiver) == []
-        assert sender.flush(5)
+        assert sender.flush(240)
 
 
 def test_a_receiver_counts_garbage_and_goes_on() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -39,9 +40,20 @@ def a_pair(*, latest: bool = False) -> tuple[MonitorPublisher, MonitorSubscriber
     publisher = MonitorPublisher(ANYWHERE, run_id="run", source="test")
     subscriber = MonitorSubscriber(publisher.address, latest=latest)
     publish_until(publisher, a_frame(0), lambda: subscriber.receive(0.0))
-    while subscriber.receive(0.1) is not None:
-        pass
+    catch_up(publisher, subscriber)
+    subscriber.gaps = 0
     return publisher, subscriber
+
+
+def catch_up(publisher: MonitorPublisher, subscriber: MonitorSubscriber) -> None:
+    """Receive what is on its way, to its end: that nothing comes for a while proves nothing on a slow machine."""
+    deadline_s = time.monotonic() + 240
+    for number in itertools.count(1000):
+        assert time.monotonic() < deadline_s
+        publisher.publish(a_frame(number))
+        while (message := subscriber.receive(5.0)) is not None:
+            if isinstance(message, Frame) and message.info.frame == number:
+                return
 
 
 def test_a_viewer_gets_images_and_tables_and_the_end() -> None:
@@ -49,12 +61,12 @@ def test_a_viewer_gets_images_and_tables_and_the_end() -> None:
     sent = [a_frame(7), some_detections(7), Detections.empty(a_frame(8).info)]
     for message in sent:
         publisher.publish(message)
-        received = subscriber.receive(60.0)
+        received = subscriber.receive(240.0)
         assert received is not None
         assert same(message, received)
     published = publisher.published
     publisher.close()
-    end = subscriber.receive(60.0)
+    end = subscriber.receive(240.0)
     assert end == StreamEnd("run", "test", published, 0)
     assert (subscriber.gaps, subscriber.malformed) == (0, 0)
     subscriber.close()
@@ -82,13 +94,16 @@ def test_a_viewer_that_does_not_read_never_holds_up_the_publisher_and_counts_wha
     large = Frame(FrameInfo("run", 0, 0, 0.0, 0, 0.0), np.zeros((1000, 1000), np.uint8))
     for _ in range(200):  # a publisher that waited for the viewer would never come to the end
         publisher.publish(large)
-    got = 0
-    while subscriber.receive(0.5) is not None:
-        got += 1
-    publisher.publish(a_frame(201))
-    assert subscriber.receive(60.0) is not None
-    assert 0 < got < 200
-    assert subscriber.gaps == 200 - got
+    got, newest = 0, 0
+    for number in itertools.count(200):
+        publisher.publish(a_frame(number))  # lost too, as long as it is full
+        while newest < 200 and (message := subscriber.receive(0.01)) is not None:
+            assert isinstance(message, Frame)
+            got, newest = got + 1, message.info.frame
+        if newest >= 200:
+            break
+    assert 1 < got < 201
+    assert subscriber.gaps == newest + 1 - got
     subscriber.close()
     publisher.close()
 
@@ -113,7 +128,7 @@ def test_a_viewer_of_the_latest_ends_with_the_newest_and_counts_what_it_skipped(
         publisher.publish(a_frame(number))
     newest = None
     while not isinstance(newest, Frame) or newest.info.frame < 5:
-        newest = subscriber.receive(20.0)
+        newest = subscriber.receive(240.0)
         assert newest is not None
         received += 1
     assert subscriber.skipped == skipped + 5 - received
@@ -126,10 +141,10 @@ def test_a_restarted_publisher_is_not_taken_for_a_gap() -> None:
     publisher, subscriber = a_pair()
     for _ in range(50):
         publisher.publish(a_frame(1))
-        assert subscriber.receive(60.0) is not None
+        assert subscriber.receive(240.0) is not None
     address = publisher.address
     publisher.close()
-    assert isinstance(subscriber.receive(60.0), StreamEnd)
+    assert isinstance(subscriber.receive(240.0), StreamEnd)
     again = MonitorPublisher(address, run_id="run", source="test")
     publish_until(again, a_frame(0), lambda: subscriber.receive(0.0))
     assert subscriber.gaps == 0
@@ -164,7 +179,7 @@ def test_nonsense_from_a_subscriber_does_not_reach_the_publisher() -> None:
         vandal.send_multipart([b"\x02garbage", b"%d" % number] if number % 2 else [b"\x00" * 99])
     for number in range(20):
         publisher.publish(a_frame(number))
-        assert subscriber.receive(60.0) is not None
+        assert subscriber.receive(240.0) is not None
     vandal.close(0)
     context.term()
     subscriber.close()
@@ -186,7 +201,7 @@ for _ in range(3):
     while viewer.receive(0.2) is not None:
         pass
 publisher.publish(a_frame(7))
-assert viewer.receive(60.0) is not None
+assert viewer.receive(240.0) is not None
 """
 
 
@@ -204,7 +219,7 @@ socket.connect(sys.argv[1])
 for number in range(int(sys.argv[2])):
     socket.subscribe(os.urandom(int(sys.argv[3])))
 print("subscribed", flush=True)
-time.sleep(60)
+time.sleep(300)
 """
 
 
@@ -222,9 +237,12 @@ def test_subscriptions_of_any_size_and_number_cost_little_and_nobody_else_is_los
     )
     assert vandal.stdout is not None
     vandal.stdout.readline()
-    most = 0
-    for _ in range(150):
+    most = published = 0
+    deadline_s = time.monotonic() + 240
+    while published < 150 or publisher.renewed < cut:
+        assert time.monotonic() < deadline_s
         publisher.publish(a_frame())
+        published += 1
         most = max(most, process.memory_info().rss - before)
         time.sleep(0.01)
     vandal.kill()
@@ -233,7 +251,6 @@ def test_subscriptions_of_any_size_and_number_cost_little_and_nobody_else_is_los
         pass
     publish_until(publisher, a_frame(1), lambda: subscriber.receive(0.0))
     assert most < 200 * 2**20
-    assert publisher.renewed >= cut
     subscriber.close()
     publisher.close()
 
@@ -343,9 +360,16 @@ def test_a_viewer_that_rests_gets_nothing_and_then_goes_on_without_a_gap() -> No
     while subscriber.receive(0.1) is not None:
         pass
     publisher.publish(a_frame(2))
-    assert subscriber.receive(0.2) is None
     subscriber.resume()
-    publish_until(publisher, a_frame(3), lambda: subscriber.receive(0.0))
+    heard: list[int] = []
+
+    def hears() -> bool:
+        message = subscriber.receive(0.0)
+        heard.extend([message.info.frame] if isinstance(message, Frame) else [])
+        return 3 in heard
+
+    publish_until(publisher, a_frame(3), hears)
+    assert 2 not in heard
     assert subscriber.gaps == 0
     subscriber.close()
     publisher.close()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from link_workers import process, wait_until
+from link_workers import HANGS_S, process, wait_until
 
 from stream.errors import LinkError
 from stream.ring import LocalRing, ReferenceRing
@@ -104,7 +104,7 @@ def test_a_reader_that_ends_does_not_take_the_memory_with_it() -> None:
     ring = SharedRing(SLOTS, SLOT_BYTES)
     ring.write(0, 7, b"here")
     with process(read_once, ring.name) as child:
-        child.join(30)
+        child.join(HANGS_S)
         assert child.exitcode == 0
     read_once(ring.name)
     ring.close()

@@ -102,12 +102,12 @@ def test_the_lossless_link_serves_only_a_known_key(keys: CurveKeys) -> None:
     assert stranger.receive(UNHEARD_S) is None
     stranger.close()
     friend = open_receiver(sender.address, security=keys)
-    delivery = friend.receive(20.0)
+    delivery = friend.receive(240.0)
     assert delivery is not None
     assert isinstance(delivery.message, Frame)
     np.testing.assert_array_equal(delivery.message.image, a_frame(5).image)
     delivery.done()
-    assert sender.flush(20.0)
+    assert sender.flush(240.0)
     friend.close()
     sender.close()
 

@@ -8,7 +8,7 @@ from stream.commands import CommandClient, CommandServer
 from stream.messages import Command, CommandKind
 from stream.waker import Waker
 
-LONG_S = 30.0
+LONG_S = 240.0
 
 
 @pytest.fixture

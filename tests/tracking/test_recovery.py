@@ -86,9 +86,10 @@ def test_a_file_that_is_being_written_is_not_touched(path):
     with start_writing(path) as process:
         with pytest.raises(SourceError, match=f"still being written by process {process.pid}"):
             recover(path)
-        time.sleep(0.1)
-        acknowledged = kill(process)
-    assert recover(path).last_frame >= acknowledged > 0
+        while process.stdout.readline() != "3\n":
+            pass
+        acknowledged = max(3, kill(process))
+    assert recover(path).last_frame >= acknowledged
 
 
 def test_rows_and_events_behind_the_last_committed_frame_are_cut_off(live):

@@ -56,11 +56,13 @@ def run(path: Path, detections, max_rows=None, **tracker) -> Path:
         writer = stack.enter_context(TrajectoryWriter(path, run_id="first", attributes=attributes))
         for found in detections:
             source.send(found)
-            stage.step(1.0)
-            delivery = output.receive(1.0)
-            if delivery is not None and isinstance(delivery.message, Tracks):
-                writer.append(delivery.message)
-                delivery.done()
+            delivery = None
+            while delivery is None:
+                stage.step(0.01)
+                delivery = output.receive(0.0)
+            assert isinstance(delivery.message, Tracks)
+            writer.append(delivery.message)
+            delivery.done()
         writer.finalize({"accounts": {"detect": {"particles": 7}}}, "done")
     return path
 

@@ -47,7 +47,7 @@ def taken_at(monotonic_ns: int) -> Detections:
     return replace(found, info=replace(found.info, monotonic_ns=monotonic_ns))
 
 
-def receive_all(stage, receiver, limit_s: float = 20.0) -> list:
+def receive_all(stage, receiver, limit_s: float = 240.0) -> list:
     """Step the stage to its end; returns all messages of the receiver."""
     messages = []
     deadline_s = time.monotonic() + limit_s
@@ -59,7 +59,7 @@ def receive_all(stage, receiver, limit_s: float = 20.0) -> list:
     return messages
 
 
-def step_until(stage, condition, limit_s: float = 20.0) -> None:
+def step_until(stage, condition, limit_s: float = 240.0) -> None:
     deadline_s = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline_s
@@ -83,7 +83,7 @@ def test_every_frame_of_detections_becomes_one_of_tracks_and_the_end_is_passed_o
         assert counts["received"] == counts["sent"] == 5
         assert counts["born"] == counts["ended"] == 10
         assert counts["rows"] == 50
-        assert source.flush(5.0)
+        assert source.flush(240.0)
         assert not stage.step(0.01)
 
 
@@ -234,9 +234,9 @@ def test_displacements_beyond_links_and_rows_left_out_are_said_once_and_counted(
         stage = TrackStage(stage_end, tracker, [sender], max_rows=most, say=said.append)
         stack.callback(stage.close)
         messages = []
-        for found in sequence.detections:
+        for number, found in enumerate(sequence.detections, 1):
             source.send(found)
-            stage.step(1.0)
+            step_until(stage, lambda number=number: stage.counts()["received"] == number)
             while (delivery := receiver.receive(0.0)) is not None:
                 messages.append(delivery.message)
                 delivery.done()

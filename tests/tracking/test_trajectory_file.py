@@ -243,7 +243,7 @@ import sys
 import time
 from pathlib import Path
 from tracking.trajectories.file import TrajectoryFile
-deadline_s = time.monotonic() + 60
+deadline_s = time.monotonic() + 240
 with TrajectoryFile(Path(sys.argv[1])) as file:
     seen, checked = len(file.frames), 0
     print("open", flush=True)

@@ -34,7 +34,7 @@ def writing(path, scheme: str = "inproc", slots: int = 64, **more):
         yield sender, stage
 
 
-def step_until(stage, condition, limit_s: float = 20.0) -> None:
+def step_until(stage, condition, limit_s: float = 240.0) -> None:
     deadline_s = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline_s
@@ -57,7 +57,7 @@ def test_every_frame_is_in_the_file_and_acknowledged_when_the_stream_has_ended(p
         sender.end("enough")
         run_to_end(stage)
         assert stage.state is StageState.DONE
-        assert sender.flush(5.0)
+        assert sender.flush(240.0)
         account = sender.account
         assert account.offered == account.acknowledged == 40
         counts = stage.counts()
@@ -112,7 +112,7 @@ def test_a_repeated_frame_is_recognised_and_written_once(path):
         sender.end()
         run_to_end(stage)
         assert stage.counts()["duplicates"] == 2
-        assert sender.flush(5.0)
+        assert sender.flush(240.0)
     assert read_trajectories(path).frames["frame"].tolist() == [0, 1, 2]
 
 

@@ -202,7 +202,7 @@ class Slow:
 
     def _look(self, image, missing, voxel_um, sigma_voxels, dark):
         self.calls += 1
-        assert self.go.wait(60)
+        assert self.go.wait(240)
         psf = VolumePsf.gaussian(*SPOT_UM, voxel_um)
         return FirstLook(psf, SPOT_UM[::-1], 0.0, 7, False) if self._right(self.calls) else None
 

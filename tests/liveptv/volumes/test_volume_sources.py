@@ -47,8 +47,9 @@ def check(folder, missing=MISSING):
 
 
 def free_address():
+    """Above the ports that Linux gives to whoever asks for any, so that nobody else gets it before it is used."""
     with zmq.Context() as context, context.socket(zmq.PULL) as socket:
-        return f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1')}"
+        return f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1', min_port=61_000)}"
 
 
 def test_volumes_that_are_sent_are_tracked_in_3d(tmp_path):
