@@ -223,6 +223,9 @@ class Tracks(ParticleTable):
     )  # fmt: skip
     """What the row's own detection said, before the tracker decided; with the other columns it gives it back."""
     LINKED: ClassVar[tuple[str, ...]] = ("track_before",)
+    UNFIT: ClassVar[int] = int(TrackFlag.PREDICTED | TrackFlag.TENTATIVE | TrackFlag.SECOND_DETECTION)
+    """Flags with which a row says nothing of a particle by itself; a plain number, as enumerations are slow with
+    arrays."""
     PREFIXES: ClassVar[tuple[str, ...]] = ("", OF_DETECTION)
     info: FrameInfo
     table: FloatArray
@@ -259,6 +262,12 @@ class Tracks(ParticleTable):
     flags = Column()
     properties: Properties = NO_PROPERTIES
     detected: Properties = NO_PROPERTIES
+
+    @property
+    def counted(self) -> npt.NDArray[np.bool_]:
+        """Rows (N,) that count in measurements: confirmed tracks, detected in this frame, no second detections."""
+        fit: npt.NDArray[np.bool_] = (self.flags.astype(np.int64) & self.UNFIT) == 0
+        return fit
 
     def measured(self) -> tuple[Properties, ...]:
         """The properties of the particles, and those that this frame's detections gave them."""

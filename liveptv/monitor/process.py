@@ -24,12 +24,13 @@ from liveptv.monitor.listening import Listener
 from liveptv.monitor.run_view import RunView
 from liveptv.monitor.server import PageServer
 from liveptv.monitor.steering import SENDER, Steering
+from liveptv.session.process_end import end_process
 from stream.errors import ConfigurationError, LinkError
 from stream.messages import Command, CommandKind
 from stream.sockets import Security
 
 START_S = 30.0  # for the page's process to start: 1 to 2 s, many times that on a loaded computer
-JOIN_S = 5.0  # for the process to end before it is killed
+PATIENCE_S = 5.0  # for the process to end before it is killed
 LAST_UPDATE_S = 1.0  # after the run, so that browsers get its last summary (one is sent every 0.5 s)
 MAX_MESSAGE_BYTES = 4096  # from a browser; a controller's settings take some hundred
 
@@ -133,10 +134,7 @@ class PageProcess:
     def close(self) -> None:
         """Let browsers get the last summary, then end the process. Idempotent."""
         self._pipe.close()
-        self._process.join(JOIN_S)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join(JOIN_S)
+        end_process(self._process, PATIENCE_S)
 
     def __enter__(self) -> Self:
         return self

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from liveptv.reports.profile import BINS, MIN_LENGTH
-from stream.messages import TrackFlag, Tracks
+from stream.messages import Tracks
 from tracking.analysis.velocity import VelocityProfile, velocity_profile
 
 MOST_TRACKS = (
@@ -48,9 +48,7 @@ class RunningProfile:
         if not np.isclose(info.flow_ul_s, self.flow_ul_s, rtol=FLOW_CHANGE, atol=0, equal_nan=True):
             self.flow_ul_s = info.flow_ul_s
             self._begin(info.time_s)
-        flags = tracks.flags.astype(np.int64)
-        unfit = TrackFlag.PREDICTED | TrackFlag.SECOND_DETECTION | TrackFlag.TENTATIVE
-        chosen = (flags & int(unfit)) == 0
+        chosen = tracks.counted
         if not chosen.any():
             return
         z_um = tracks.z_um[chosen]

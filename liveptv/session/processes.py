@@ -13,6 +13,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Literal
 
 from liveptv.session.plan import Abandon, Bound, ConsumerLost, Peers, Recorded, StagePlan, UpstreamLost
+from liveptv.session.process_end import how_it_ended
 from liveptv.session.runner import run_stage
 
 JOIN_S = 5.0
@@ -75,13 +76,7 @@ class Worker:
         """How the process ended, in words."""
         if not isinstance(self._running_in, SpawnProcess) or self._running_in.exitcode is None:
             return "its thread has ended"
-        code = self._running_in.exitcode
-        if code >= 0:
-            return f"exit status {code}"
-        try:
-            return f"killed by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"killed by signal {-code}"
+        return how_it_ended(self._running_in.exitcode)
 
     def kill(self) -> None:
         """Kill the process if it still runs, and close the pipes.

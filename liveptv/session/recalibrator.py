@@ -13,10 +13,11 @@ from liveptv.config import Experiment
 from liveptv.recalibration.subject import Subject
 from liveptv.recalibration.worker import Watch, recalibrate_beside
 from liveptv.session.plan import Recorded
+from liveptv.session.process_end import end_process, how_it_ended
 from liveptv.session.processes import start_ignoring_signals
 from stream.run_keys import RunKeys
 
-JOIN_S = 1.0
+PATIENCE_S = 1.0
 """Wait at the end of a run for the process to end, s; it looks every 0.2 s, but not while it estimates."""
 ENDED = "recalibration during the run has ended ({how}): nothing more is proposed; the run is not affected"
 KIND = "recalibration"
@@ -52,20 +53,16 @@ class Recalibrator:
         """Pass on what the process has said; never waits."""
         if self._is_over:
             return
-        alive = self._process.is_alive()
-        try:
+        has_ended = not self._process.is_alive()
+        with contextlib.suppress(EOFError, OSError):  # it has closed its end, and ends
             while self._pipe.poll():
                 kind, text, facts = self._pipe.recv()
                 self.facts |= facts
                 if text:
                     self._record(Recorded(KIND, text, facts if kind == "proposed" else {}))
-        except (EOFError, OSError):
-            alive = False  # it closes its end only when it ends
-        if not alive:
+        if has_ended:
             self._is_over = True
-            self._process.join(JOIN_S)
-            how = f"exit status {self._process.exitcode}"
-            self._record(Recorded(KIND, ENDED.format(how=how), {}))
+            self._record(Recorded(KIND, ENDED.format(how=how_it_ended(self._process.exitcode)), {}))
 
     def close(self) -> None:
         """Take what has been said, and end the process. Idempotent."""
@@ -73,10 +70,7 @@ class Recalibrator:
             self.poll()
         self._is_over = True
         self._pipe.close()
-        self._process.join(JOIN_S)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join(JOIN_S)
+        end_process(self._process, PATIENCE_S)
 
 
 def watch_of(experiment: Experiment, run_id: str, keys: RunKeys, bound: dict[str, str]) -> Watch | None:

@@ -53,6 +53,12 @@ def test_detections_and_tracks_do_not_share_their_columns() -> None:
     assert TrackFlag.PREDICTED | TrackFlag.SECOND_DETECTION == 3
 
 
+def test_rows_count_that_are_confirmed_detected_and_of_one_particle() -> None:
+    flags = list(range(16))
+    counted = Tracks.from_columns(FrameInfo("run", 0, 0, 0.0, 0, 0.0), flags=np.array(flags, float)).counted
+    assert [flag for flag in flags if counted[flag]] == [TrackFlag.NONE, TrackFlag.REDUCED]
+
+
 def test_every_command_has_an_id_of_its_own() -> None:
     assert Command(CommandKind.STOP).command_id != Command(CommandKind.STOP).command_id
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from stream.messages import Command, CommandKind, Tracks
 from stream.property_range import PropertyRange, in_range
-from tracking.control.controllers.measuring import BoolArray, FloatArray, heights_um, measured, of_kind
+from tracking.control.controllers.measuring import BoolArray, FloatArray, heights_um, of_kind
 
 LONGEST_REPEAT_S = 1.0
 """Longest time between two requests of a condition that lasts, s; half of what is kept afterwards where that is
@@ -64,7 +64,7 @@ class ParticleEnters:
 
     def update(self, tracks: Tracks) -> list[Command]:
         """One request where any track has entered."""
-        seen = measured(tracks)
+        seen = tracks.counted
         numbers = tracks.track[seen].astype(np.int64)
         if not len(numbers):
             return []
@@ -132,7 +132,7 @@ class VelocityLeaves:
 
     def update(self, tracks: Tracks) -> list[Command]:
         """One request, or none."""
-        seen = measured(tracks)
+        seen = tracks.counted
         velocity = (tracks.vx_um_s, tracks.vy_um_s, tracks.vz_um_s)[self._row][seen]
         velocity = velocity[np.isfinite(velocity)]
         if len(velocity) < self._band.min_tracks:

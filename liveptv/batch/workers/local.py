@@ -16,6 +16,7 @@ from multiprocessing.context import SpawnProcess
 
 from liveptv.batch.task import Answer, Task
 from liveptv.batch.workers.interface import MOST_LOSSES, Lost, Perform
+from liveptv.session.process_end import end_process, how_it_ended
 from liveptv.session.processes import start_ignoring_signals
 from stream.errors import LivePTVError
 
@@ -26,7 +27,8 @@ ONE_THREAD = dict.fromkeys(
 MOST_DEATHS_AT_ONCE = 40
 """Workers that may die, one after the other, before any has finished a task: ten recordings that each kill
 their four workers. More, and something is wrong with all of them."""
-JOIN_S = 5.0
+PATIENCE_S = 5.0
+"""Wait for a worker whose pipe is closed to end by itself, s."""
 
 
 @dataclass(slots=True)
@@ -114,7 +116,7 @@ class LocalWorkers:
 
     def _bury(self, worker: _Worker) -> list[tuple[str, Answer | Lost]]:
         """Remove a worker that has died; its task is queued again, first, unless that has been done too often."""
-        worker.process.join(JOIN_S)
+        end_process(worker.process, PATIENCE_S)  # its pipe is closed: it ends
         how = how_it_ended(worker.process.exitcode)
         worker.pipe.close()
         self._workers.remove(worker)
@@ -144,22 +146,7 @@ class LocalWorkers:
             if worker.ticket:
                 worker.process.kill()
         for worker in workers:
-            worker.process.join(JOIN_S)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join(JOIN_S)
-
-
-def how_it_ended(code: int | None) -> str:
-    """How a process ended, in words."""
-    if code is None:
-        return "hung"
-    if code >= 0:
-        return f"ended with status {code}"
-    try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"killed by signal {-code}"
+            end_process(worker.process, PATIENCE_S)
 
 
 def work(pipe: Connection, perform: Perform) -> None:

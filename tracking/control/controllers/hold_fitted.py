@@ -10,7 +10,7 @@ import numpy as np
 from stream.errors import ConfigurationError
 from stream.messages import Command, Tracks
 from tracking.control.controllers.hold_flow import BEGIN_S, HoldFlow
-from tracking.control.controllers.measuring import FloatArray, heights_um, measured
+from tracking.control.controllers.measuring import FloatArray, heights_um
 from tracking.control.settings import HoldFlowRateSettings, HoldShearSettings, PumpLoopSettings
 from tracking.physics.channel.derived import UM3_PER_UL
 from tracking.physics.channel.model import axes_of, flow_of, in_section, section_of
@@ -72,7 +72,7 @@ class HoldFitted(HoldFlow, ABC):
         assert self._flow is not None
         fit = self._flow.fit
         velocity = np.stack([tracks.vx_um_s, tracks.vy_um_s, np.nan_to_num(tracks.vz_um_s)])
-        chosen = measured(tracks) & np.isfinite(velocity.sum(axis=0)) & np.isfinite(tracks.z_um)
+        chosen = tracks.counted & np.isfinite(velocity.sum(axis=0)) & np.isfinite(tracks.z_um)
         height = self._flow.refraction_factor * heights_um(tracks)
         place = np.stack([tracks.x_um, tracks.y_um, height])[:, chosen]
         local = in_section(fit.theta, fit.reference_x_um, place)

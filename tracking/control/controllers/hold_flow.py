@@ -11,7 +11,7 @@ from tracking.control.controllers.age_limit import AgeLimit, age_limit_s
 from tracking.control.controllers.controller_interface import Happening
 from tracking.control.controllers.flow_tuning import integral_time_s, response_s
 from tracking.control.controllers.loop_delay import LoopDelay
-from tracking.control.controllers.measuring import FloatArray, heights_um, measured, weighted_median
+from tracking.control.controllers.measuring import FloatArray, heights_um, weighted_median
 from tracking.control.settings import HoldFlowSettings, PumpLoopSettings
 
 DEADBAND = 1e-3
@@ -228,7 +228,7 @@ def band_velocities(tracks: Tracks, settings: HoldFlowSettings) -> tuple[FloatAr
     along_x = settings.axis == "x"
     velocity = tracks.vx_um_s if along_x else tracks.vy_um_s
     sigma = tracks.sigma_vx_um_s if along_x else tracks.sigma_vy_um_s
-    chosen = measured(tracks) & np.isfinite(velocity)
+    chosen = tracks.counted & np.isfinite(velocity)
     for value, low, high in (
         (heights_um(tracks), settings.min_height_um, settings.max_height_um),
         (tracks.y_um, settings.min_y_um, settings.max_y_um),

@@ -11,7 +11,7 @@ from stream.messages import Command, CommandKind, CommandReply, Tracks
 from tracking.control.controllers.age_limit import AgeLimit, age_limit_s
 from tracking.control.controllers.controller_interface import Happening
 from tracking.control.controllers.loop_delay import LoopDelay
-from tracking.control.controllers.measuring import FloatArray, clipped_mean, measured
+from tracking.control.controllers.measuring import FloatArray, clipped_mean
 from tracking.control.controllers.wall import wall_um
 from tracking.control.settings import HoldFocusSettings
 
@@ -114,7 +114,7 @@ class HoldFocus:
         """Measure the shift, and return a move when one is due."""
         self._delay.see(tracks.info)
         is_late = self._limit.refuses(self._delay.age_s)
-        seen = measured(tracks) & np.isfinite(tracks.z_um)
+        seen = tracks.counted & np.isfinite(tracks.z_um)
         self._used = int(np.count_nonzero(seen))
         self._follow(tracks.track[seen], tracks.z_um[seen], tracks.sigma_z_um[seen])
         if self._used < self._settings.min_tracks:

@@ -1,4 +1,4 @@
-"""Statistics for controllers: which tracks count, and robust averages weighted by standard errors."""
+"""Statistics for controllers: particles of a class, heights, and robust averages weighted by standard errors."""
 
 from __future__ import annotations
 
@@ -7,24 +7,17 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from stream.messages import TrackFlag, Tracks
+from stream.messages import Tracks
 from tracking.analysis.robust import SIGMA_OF_MAD, robust_sigma
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-UNFIT = int(TrackFlag.PREDICTED | TrackFlag.TENTATIVE | TrackFlag.SECOND_DETECTION)
 MEDIAN_LOSS = 1.2533
 """Standard error of a median over that of a mean, sqrt(pi / 2), for many Gaussian values."""
 CLIP = 4.0
 """Values farther from the median than this many standard deviations are left out: 6 in 100,000 of Gaussian values
 (at 3 it would be 1 in 400). A higher limit lets more wrong links in."""
-
-
-def measured(tracks: Tracks) -> BoolArray:
-    """Rows (N,) that are confirmed tracks, detected in this frame, and no second detections."""
-    fit: BoolArray = (tracks.flags.astype(np.int64) & UNFIT) == 0
-    return fit
 
 
 def of_kind(tracks: Tracks, kind: int | None, least_p: float) -> BoolArray:

@@ -10,7 +10,7 @@ from stream.messages import Command, CommandKind, Tracks
 from stream.property_range import in_range, not_there
 from tracking.control.controllers.controller_interface import Happening
 from tracking.control.controllers.loop_delay import LoopDelay
-from tracking.control.controllers.measuring import BoolArray, FloatArray, heights_um, measured, of_kind
+from tracking.control.controllers.measuring import BoolArray, FloatArray, heights_um, of_kind
 from tracking.control.settings import PulseOnEntrySettings
 
 SMOOTHING = 0.2
@@ -69,7 +69,7 @@ class PulseOnEntry:
     def update(self, tracks: Tracks) -> list[Command]:
         """Return the trigger commands that are due."""
         s, info = self._settings, tracks.info
-        seen = measured(tracks) & (tracks.age_frames + 1 >= s.min_track_frames)
+        seen = tracks.counted & (tracks.age_frames + 1 >= s.min_track_frames)
         seen &= of_kind(tracks, s.kind, s.min_p_kind) & in_range(tracks, s)
         self._tell_of_absence(not_there(tracks, s))
         track = tracks.track[seen]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stream.messages import Command, CommandKind, TrackFlag, Tracks
+from stream.messages import Command, CommandKind, Tracks
 from tracking.control.settings import StopWhenSettings
 
 
@@ -30,9 +30,7 @@ class StopWhen:
             return []
         s = self._settings
         self._frames += 1
-        flags = tracks.flags.astype(np.int64)
-        fleeting = TrackFlag.PREDICTED | TrackFlag.TENTATIVE | TrackFlag.SECOND_DETECTION
-        counted = (flags & int(fleeting) == 0) & (tracks.age_frames + 1 >= s.length_frames)
+        counted = tracks.counted & (tracks.age_frames + 1 >= s.length_frames)
         if counted.any():
             self._mark(tracks.track[counted].astype(np.int64))
         enough = s.trajectories is not None and self.trajectories >= s.trajectories

@@ -9,7 +9,7 @@ import numpy as np
 
 from stream.messages import Tracks
 from tracking.analysis.velocity import velocity_profile
-from tracking.control.controllers.measuring import FloatArray, measured
+from tracking.control.controllers.measuring import FloatArray
 from tracking.control.controllers.time_left import TimeLeft
 from tracking.control.protocol_settings import Enough
 
@@ -104,7 +104,7 @@ class Sufficiency:
         return found | {"left_s": self.left_s}
 
     def _take(self, tracks: Tracks) -> None:
-        chosen = measured(tracks)
+        chosen = tracks.counted
         axis = tracks.x_um if self._enough.axis == "x" else tracks.y_um
         number = tracks.track[chosen].astype(np.int64)
         slots = np.array([self._slot(n) for n in number.tolist()], np.int64)

@@ -12,7 +12,7 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
-from stream.messages import TrackFlag, Tracks
+from stream.messages import Tracks
 from tracking.physics.diffusion.averages import (
     BLOCKS,
     FEWEST_STEPS,
@@ -35,7 +35,7 @@ LONGEST_S = 4.0  # of a look: slow cameras have fewer frames in it, and with the
 PERIOD_S = 1.0  # between the beginnings of two looks at least: fast cameras need not be followed all the time
 LEAST_FRAMES = 2 * (FEWEST_STEPS + 1)  # of a look: two block lengths can be compared
 KEPT = 40  # looks that D is from, the oldest are dropped
-UNFIT = int(TrackFlag.PREDICTED | TrackFlag.SECOND_DETECTION | TrackFlag.TENTATIVE)
+
 TRACK, HEIGHT, OFFSET = (Tracks.COLUMNS.index(name) for name in ("track", "z_um", "time_offset_s"))
 
 
@@ -55,7 +55,7 @@ class DepthLooks:
         if not self._rows:
             if self._began_s + PERIOD_S > info.time_s >= self._began_s:
                 return
-            fit = np.flatnonzero((tracks.flags.astype(np.int64) & UNFIT) == 0)
+            fit = np.flatnonzero(tracks.counted)
             names = np.sort(tracks.track[fit].astype(np.int64))
             # old and new ones: the oldest are the slow ones, near the walls
             self._names = names[:: -(-names.size // FOLLOWED)] if names.size else names
@@ -73,7 +73,7 @@ class DepthLooks:
         name = tracks.table[TRACK].astype(np.int64)
         at = np.minimum(np.searchsorted(self._names, name), self._names.size - 1)
         followed = self._names[at] == name
-        mine = np.flatnonzero(followed & ((tracks.flags.astype(np.int64) & UNFIT) == 0))
+        mine = np.flatnonzero(followed & tracks.counted)
         focus_um = info.focus_um if math.isfinite(info.focus_um) else 0.0
         height = self._factor * (focus_um + tracks.table[HEIGHT, mine])
         time_s = info.time_s + np.nan_to_num(tracks.table[OFFSET, mine])

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from stream.messages import FrameInfo, Tracks
 from tracking.physics.diffusion.averages import AveragedDiffusion
 from tracking.physics.diffusion.plane_map import PlaneMap
-from tracking.physics.live.depth_looks import UNFIT, DepthLooks
+from tracking.physics.live.depth_looks import DepthLooks
 from tracking.physics.live.diffusion_of_looks import (
     LiveDiffusion,
     Looks,
@@ -82,7 +82,7 @@ class RunningDiffusion:
 
     def _follow(self, tracks: Tracks) -> None:
         """Add the displacements since the frame before to the sums of the tracks that are in both."""
-        chosen = np.flatnonzero((tracks.flags.astype(np.int64) & UNFIT) == 0)
+        chosen = np.flatnonzero(tracks.counted)
         name = tracks.track[chosen]
         if chosen.size > WATCHED:
             # the same tracks in every frame: the oldest
