@@ -27,7 +27,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "tracking
 from channel_tracks import Channel, run_of, velocities
 from harmonic_series import HarmonicSeries
 
-from stream.messages import Tracks
 from tracking.analysis.velocity import per_track_summary, velocity_profile
 from tracking.control.controllers.sufficiency import QUANTITIES, Sufficiency
 from tracking.control.protocol_settings import Enough
@@ -45,6 +44,7 @@ from tracking.physics.channel.parameters import INDEX, SLIP, UNKNOWN, VELOCITY, 
 from tracking.physics.live.channel import LiveChannel
 from tracking.physics.live.findings import FlowFindings
 from tracking.physics.live.follower import FlowFollower, LiveFlow
+from tracking.physics.live.running_diffusion import RunningDiffusion
 from tracking.physics.sections.choice import profile_of
 from tracking.physics.sections.shapes import Rectangle, polygon
 from tracking.physics.tracks.velocities import track_velocities
@@ -338,31 +338,43 @@ def trapezoid() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def cost(alive: int = 2000, seconds: int = 20) -> dict[str, Any]:
-    """Processor time of all that a run does for the live fit, a second of it; medians, the first ones left out.
+def cost(alive: int = 2000, seconds: int = 40, settled_s: int = 20) -> dict[str, Any]:
+    """Processor time of all that a run does live for flow and diffusion, a second of it; means from `settled_s` on.
 
-    That is: taking in the frames, diffusion, the fit, its tests, and what follows from it.
+    In the control stage: taking in the frames, D across the flow, the fit, its tests, and what follows from it. In
+    the page's: D of each axis with longer looks, and as asked for its map.
     """
-    messages: list[Tracks] = list(run_of(LIVE, alive, seconds, 0))
     follower = FlowFollower(
         LIVE.section, prior_of(LIVE.section), viscosity_pa_s=VISCOSITY_PA_S, in_thread=False
     )
-    spent = np.zeros(seconds)
-    taking = np.zeros(seconds)
+    page = RunningDiffusion(with_map=True)
+    page.warmup()
+    spent = dict.fromkeys(("frames", "fits", "page_frames", "page_diffusion"), 0.0)
     fits = 0
-    for message in messages:
+
+    def add(part: str, begun: float) -> None:
+        spent[part] += time.process_time() - begun
+
+    for message in run_of(LIVE, alive, seconds, 0):
+        if message.info.time_s <= settled_s:
+            spent, fits = dict.fromkeys(spent, 0.0), 0
         begun = time.process_time()
         follower.take_in(message)
-        over = time.process_time() - begun
-        second = int(message.info.time_s)
         fitted = follower.poll() is not None
+        add("fits" if fitted else "frames", begun)
         fits += fitted
-        spent[second] += over
-        taking[second] += 0.0 if fitted else over
+        begun = time.process_time()
+        page.update(message)
+        add("page_frames", begun)
+        begun = time.process_time()
+        page.facts()
+        add("page_diffusion", begun)
+    a_second = {part: 1e3 * one / (seconds - settled_s) for part, one in spent.items()}
     return {
         "case": "cost", "alive": alive, "frame_rate_hz": RATE_HZ, "fits": fits,
-        "cpu_ms_a_second": 1e3 * float(np.median(spent[5:])),
-        "of_it_frames_without_a_fit_ms": 1e3 * float(np.median(taking[5:])),
+        "flow_cpu_ms_a_second": a_second["frames"] + a_second["fits"],
+        "page_diffusion_cpu_ms_a_second": a_second["page_frames"] + a_second["page_diffusion"],
+        "of_them_ms": a_second,
     }  # fmt: skip
 
 

@@ -51,7 +51,7 @@ class RunView:
         self._stages = StageStatuses()
         self._profile = RunningProfile()
         self._flow = RunningFlow()
-        self._diffusion = RunningDiffusion(with_depth=True)
+        self._diffusion = RunningDiffusion()
         self._quality = DetectionQuality()
         self._sides = TwoSides()
         self._control = ControlState()
@@ -78,7 +78,7 @@ class RunView:
                     edges = np.linspace(floor_um, floor_um + depth_um, BINS + 1)
                 self._profile = RunningProfile(factor, edges)
                 known = DiffusionSettings.model_validate(card.configuration.get("diffusion") or {})
-                self._diffusion = RunningDiffusion(factor, with_map=known.asked_for, with_depth=True)
+                self._diffusion = RunningDiffusion(factor, with_map=known.asked_for)
                 self._control = ControlState(card.configuration)
                 self._recorded = RecordedEvents(card.configuration)
             self.card = card

@@ -62,7 +62,11 @@ class DiffusionFindings:
                 text = (
                     f"at most {axis.limit_um2_s:.2g} µm²/s: errors that last over frames look like diffusion"
                 )
+                if axis.axis != AXES[-1]:
+                    text += ", as does what holds particles"
             text += f"; localisation error {axis.localisation_um:.3g} µm, by {_METHODS[axis.method]}"
+            if axis.frames > 1 and not axis.at_most:
+                text += f"; errors last over frames: in cells D is from means over {axis.frames}"
             if axis.shear_um2_s > 0:
                 text += f"; the sheared flow had added {axis.shear_um2_s:.2g} µm²/s"
             if not axis.used:
@@ -111,10 +115,14 @@ class DiffusionFindings:
         return [("kinds", f"{len(parts)} among the tracks: {'; '.join(parts)}")]
 
     def over_image(self) -> PlaneMap | None:
-        """D over the image, if something is known of particles or liquid; None where there are too few tracks."""
+        """D over the image, if something is known of particles or liquid; None where there are too few tracks.
+
+        Axes whose errors last over frames are left out: means over frames are too few for a map.
+        """
         if not self.settings.asked_for:
             return None
-        return plane_map(self.result.sums, self.result.segments.place_um, self.result.in_plane)
+        of_frames = np.array([axis.frames == 1 for axis in self.result.axes[: self.result.in_plane.size]])
+        return plane_map(self.result.sums, self.result.segments.place_um, self.result.in_plane & of_frames)
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers by name, in plain types."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -37,7 +39,7 @@ def sums_of(z):
     segments = cut_into_segments(
         np.repeat(np.arange(tracks), frames), time_s, z.reshape(1, -1), longest=frames
     )
-    return block_moments(segments, 0)
+    return block_moments(segments)
 
 
 @settings(max_examples=30, deadline=None)
@@ -46,7 +48,7 @@ def test_means_over_blocks_are_those_of_the_positions(seed, block, length):
     rng = np.random.default_rng(seed)
     x, time_s = rng.normal(size=length + 1), np.cumsum(rng.uniform(0.1, 1.0, length + 1))
     segments = cut_into_segments(np.zeros(length + 1), time_s, x, longest=length, without_outliers=False)
-    found = averaged(segments, 0, block)
+    found = averaged(segments, block)
     blocks = (length + 1) // block
     if blocks < 4:
         assert found.steps.size == 0
@@ -58,7 +60,7 @@ def test_means_over_blocks_are_those_of_the_positions(seed, block, length):
 
 
 def test_with_independent_errors_means_tell_d_much_better_and_their_error_is_right():
-    found = [from_averages(sums_of(heights(seed)), PLANE) for seed in range(30)]
+    found = [from_averages(sums_of(heights(seed)), 0).beside(PLANE) for seed in range(30)]
     d, error = np.array([[one.um2_s, one.standard_error_um2_s] for one in found]).T
     assert not any(one.lasting for one in found)
     assert sum(one.at_most for one in found) <= 3  # one in 40 by chance
@@ -75,7 +77,7 @@ def test_errors_that_last_are_never_a_sure_diffusion(lasting, lasts_s):
         single = solve(sums[0])
         # what the displacements of single frames say is wrong by many of its standard errors
         assert single.um2_s[0, 0] - D > 1.5 * single.standard_error_um2_s[0, 0]
-        found = from_averages(sums, PLANE)
+        found = from_averages(sums, 0).beside(PLANE)
         assert found.um2_s < single.um2_s[0, 0]
         assert found.at_most or found.um2_s == pytest.approx(D, abs=3.5 * found.standard_error_um2_s)
         assert found.um2_s > D - 3.5 * found.standard_error_um2_s
@@ -83,7 +85,8 @@ def test_errors_that_last_are_never_a_sure_diffusion(lasting, lasts_s):
 
 def test_where_they_are_over_within_a_block_d_is_found_without_knowing_it_in_the_plane():
     found = [
-        from_averages(sums_of(heights(seed, sigma_um=0.1, lasting=1.0, lasts_s=0.05))) for seed in range(10)
+        from_averages(sums_of(heights(seed, sigma_um=0.1, lasting=1.0, lasts_s=0.05)), 0)
+        for seed in range(10)
     ]
     assert all(one.lasting for one in found)
     d = np.array([one.um2_s for one in found])
@@ -93,8 +96,8 @@ def test_where_they_are_over_within_a_block_d_is_found_without_knowing_it_in_the
 
 
 def test_too_few_tracks_say_nothing():
-    assert from_averages(sums_of(heights(0, tracks=20)), PLANE) is None
-    assert from_averages(sums_of(heights(0, frames=3)), PLANE) is None
+    assert from_averages(sums_of(heights(0, tracks=20)), 0) is None
+    assert from_averages(sums_of(heights(0, frames=3)), 0) is None
 
 
 def test_looks_add_up_to_what_all_tracks_say():
@@ -107,25 +110,35 @@ def test_looks_add_up_to_what_all_tracks_say():
         np.testing.assert_allclose(joined.found.sum(), parts[0][at].found.sum() + sums.found.sum())
 
 
+def facts_of_a_run(
+    seed, plane_um=0.03, lasting=(0.0, 0.0, 0.0), lasts_s=0.15, lives=6, tracks=200, frames=66
+):
+    """What a run tells of particles that come and go, with errors of `plane_um` in the plane.
+
+    Of their variance a part `lasting` along each axis is forgotten after `lasts_s`.
+    """
+    running = RunningDiffusion()
+    frame = 0
+    for life in range(lives):
+        of_life = [
+            heights(100 * seed + 3 * life + axis, tracks, frames, sigma_um=sigma, lasting=part, lasts_s=lasts_s)
+            for axis, (sigma, part) in enumerate(zip((plane_um, plane_um, SIGMA_UM), lasting, strict=True))
+        ]  # fmt: skip
+        corner = np.random.default_rng(seed).uniform(0, 200, (3, tracks, 1))
+        place = np.stack(of_life) + corner
+        for at in range(frames):
+            info = FrameInfo("run", frame, frame, frame / RATE_HZ, 0, 0.0)
+            x, y, z = place[..., at]
+            running.update(
+                Tracks.from_columns(info, track=1000 * life + np.arange(tracks), x_um=x, y_um=y, z_um=z)
+            )
+            frame += 1
+    return running.facts()
+
+
 @pytest.mark.parametrize("lasting", [0.0, 0.3])
 def test_a_run_tells_d_along_z_or_says_that_it_cannot(lasting):
-    rng = np.random.default_rng(5)
-    running = RunningDiffusion(with_depth=True)
-    frame = 0
-    for life in range(8):  # particles come and go
-        z = heights(life, tracks=300, frames=66, lasting=lasting, lasts_s=0.15)
-        plane = np.cumsum(rng.normal(0, np.sqrt(2 * D / RATE_HZ), (2, *z.shape)), axis=2)
-        plane += rng.uniform(0, 200, (2, 300, 1)) + rng.normal(0, 0.03, plane.shape)
-        for at in range(66):
-            info = FrameInfo("run", frame, frame, frame / RATE_HZ, 0, 0.0)
-            running.update(
-                Tracks.from_columns(
-                    info, track=1000 * life + np.arange(300), x_um=plane[0, :, at], y_um=plane[1, :, at],
-                    z_um=z[:, at],
-                )
-            )  # fmt: skip
-            frame += 1
-    facts = running.facts()
+    facts = facts_of_a_run(5, lasting=(0.0, 0.0, lasting), lives=8, tracks=300)
     assert facts["um2_s"] == pytest.approx(D, rel=0.1)
     x, y, along = facts["axes"]
     assert [x["axis"], y["axis"], along["axis"]] == ["x", "y", "z"]
@@ -137,8 +150,29 @@ def test_a_run_tells_d_along_z_or_says_that_it_cannot(lasting):
         assert along["um2_s"] == pytest.approx(D, abs=4 * along["error_um2_s"])
 
 
+def test_no_clean_run_is_told_to_have_errors_in_the_plane_that_last():
+    for seed in range(20):
+        facts = facts_of_a_run(seed, plane_um=0.1, lives=3)
+        assert [axis["frames"] for axis in facts["axes"][:2]] == [1, 1]
+        assert facts["um2_s"] == pytest.approx(D, abs=4.5 * facts["error_um2_s"])
+
+
+@pytest.mark.parametrize("lasts_s", [0.05, 0.2])
+def test_errors_along_y_that_last_are_told_and_x_is_left_as_it_is(lasts_s):
+    for seed in range(4):
+        facts = facts_of_a_run(seed, plane_um=0.15, lasting=(0.0, 1.0, 0.0), lasts_s=lasts_s)
+        x, y, _ = facts["axes"]
+        assert y["frames"] > 1
+        assert x["frames"] == 1
+        if y["um2_s"] is None:
+            assert y["at_most_um2_s"] > D
+        else:
+            assert y["um2_s"] == pytest.approx(D, abs=5 * y["error_um2_s"])
+        assert facts["um2_s"] == pytest.approx(D, abs=5 * facts["error_um2_s"])
+
+
 def test_heights_that_are_not_known_say_nothing_of_z():
-    running = RunningDiffusion(with_depth=True)
+    running = RunningDiffusion()
     rng = np.random.default_rng(0)
     place = rng.uniform(0, 100, (2, 50))
     for frame in range(200):
@@ -190,3 +224,36 @@ def test_a_recording_says_at_most_along_z_where_depth_errors_last_and_d_where_th
     clean = diffusion_of(*in_a_channel(4, per_s=0.0, lasting=0.0), kinds=False)
     assert not clean.axes[2].at_most
     assert clean.axes[2].um2_s == pytest.approx(0.2, abs=4 * clean.axes[2].standard_error_um2_s)
+
+
+def along_the_plane(seed, lasting):
+    """Particles that only diffuse; their errors along y last over frames in the upper half of the channel."""
+    tracks, frames = 900, 80
+    rng = np.random.default_rng(seed)
+    at = np.stack(
+        [
+            heights(3 * seed + axis, tracks, frames, sigma_um=0.1, lasting=lasting * (axis == 1), lasts_s=0.1)
+            for axis in range(3)
+        ]
+    )
+    at[2] += rng.uniform(10, 90, (tracks, 1))
+    clean = heights(3 * seed + 1, tracks, frames, sigma_um=0.1)
+    at[1] = np.where(at[2].mean(axis=1, keepdims=True) > 50, at[1], clean)
+    return (
+        np.repeat(np.arange(tracks), frames),
+        np.tile(np.arange(frames) / RATE_HZ, tracks),
+        at.reshape(3, -1),
+    )
+
+
+def test_over_the_height_d_does_not_rise_where_errors_in_the_plane_last():
+    track, time_s, at = along_the_plane(0, 1.0)
+    result = diffusion_of(track, time_s, at, kinds=False)
+    assert result.axes[1].frames > 1
+    assert result.axes[0].frames == 1
+    over = along(result, 2, np.linspace(10, 90, 5))
+    np.testing.assert_allclose(over.um2_s[1], D, atol=4 * over.standard_error_um2_s[1].max())
+    single = along(replace(result, axes=tuple(replace(axis, frames=1) for axis in result.axes)), 2, [50, 90])
+    assert single.um2_s[1, 0] > 2 * D  # what displacements of single frames say
+    clean = diffusion_of(*along_the_plane(0, 0.0), kinds=False)
+    assert [axis.frames for axis in clean.axes[:2]] == [1, 1]

@@ -16,9 +16,11 @@ export function diffusionWords({ um2_s, error_um2_s, axes, third }) {
     .concat(bounded.map((one) => `${one.axis} at most ${one.at_most_um2_s.toPrecision(2)}`));
   const plane = axes.filter((one) => one.axis !== "z"), sheared = plane.filter((one) => one.sheared_um2_s > 0);
   const away = sheared.map((one) => `${one.axis} is left out: the shear of the flow adds about ${one.sheared_um2_s.toPrecision(1)} µm²/s to it`);
-  away.push(...bounded.map((one) => `errors of ${one.axis} that last over several frames look like diffusion`));
+  const held = (axis) => axis === "z" ? "" : ", as does what holds particles";
+  away.push(...bounded.map((one) => `errors of ${one.axis} that last over several frames look like diffusion${held(one.axis)}`));
+  away.push(...plane.filter((one) => one.frames > 1 && one.um2_s !== null).map((one) => `${one.axis} from means over ${one.frames} frames, as errors last over them`));
   const more = third ? `; ${third.name} ${withError(third.value, third.error)} ${UNITS[third.unit] ?? third.unit}` : "";
-  const said = um2_s === null ? "not known, both axes are sheared" : `${withError(um2_s, error_um2_s)} µm²/s`;
+  const said = um2_s === null ? "not known" : `${withError(um2_s, error_um2_s)} µm²/s`;
   return `Diffusion in the plane: ${said} (${[each.join(", "), ...away].join("; ")})${more}.`;
 }
 

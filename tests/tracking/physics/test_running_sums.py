@@ -11,7 +11,15 @@ from scipy.interpolate import RectBivariateSpline
 from stream.messages import FrameInfo, TrackFlag, Tracks
 from tracking.physics.diffusion.covariance import moments, solve
 from tracking.physics.diffusion.segments import Segments
-from tracking.physics.live.diffusion_of_looks import along_y, diffusion_of_looks, looks_of, mapped
+from tracking.physics.live.diffusion_of_looks import (
+    AxisFound,
+    along_y,
+    axes_found,
+    diffusion_of_looks,
+    looks_of,
+    mapped,
+)
+from tracking.physics.live.followed import Followed
 from tracking.physics.live.look_sums import COUNT, FIELDS, MOVED, PLACES, TOTAL, add_frame
 from tracking.physics.live.running_tracks import RunningTracks
 from tracking.physics.sections.spline_table import SplineTable
@@ -106,16 +114,34 @@ def test_tracks_are_followed_as_one_detection_after_the_other_would_be(seed, fra
         np.testing.assert_allclose(part.spread_um2[:, at], DIFFUSION * part.duration_s[at] / 3, rtol=1e-9)
 
 
+def test_the_weights_of_velocities_are_never_made_without_diffusion():
+    assert AxisFound("y", 0.2, 0.05).in_weights_um2_s == 0.2
+    assert AxisFound("y", -0.02, 0.05).in_weights_um2_s == 0.05
+    assert AxisFound("y", math.nan, math.nan, frames=16, at_most_um2_s=0.1).in_weights_um2_s == 0.1
+    assert math.isnan(AxisFound("y", math.nan, math.nan).in_weights_um2_s)
+
+
+def axes_of(looks):
+    return axes_found(diffusion_of_looks(looks), [None, None, None])
+
+
 def look(names, times, places, present):
     """The sums of a look at tracks (T,) at `times` (T, F) and `places` (3, T, F), where they are `present`."""
-    before_names, rows = np.empty(0, np.int64), np.empty((0, FIELDS))
+    followed, rows = Followed(names.size, 1.0), np.full((names.size, FIELDS), np.nan)
+    rng = np.random.default_rng(0)
     for frame in range(times.shape[1]):
-        here = np.flatnonzero(present[:, frame])
-        now = np.vstack([places[:, here, frame], times[here, frame]])
-        new = np.empty((here.size, FIELDS))
-        add_frame(before_names, rows, names[here], now, new)
-        before_names, rows = names[here], new
-    return before_names, rows
+        here = rng.permutation(np.flatnonzero(present[:, frame]))
+        frame_s = times[:, frame].min()
+        x, y, z = places[:, here, frame]
+        tracks = Tracks.from_columns(
+            FrameInfo("run", frame, frame, frame_s, 0, 0.0, focus_um=0.0),
+            track=names[here], x_um=x, y_um=y, z_um=z, time_offset_s=times[here, frame] - frame_s,
+        )  # fmt: skip
+        if frame == 0:
+            followed.begin(tracks)
+        add_frame(followed.see(tracks)[0], rows)
+    order = np.argsort(followed.names)
+    return followed.names[order], rows[: order.size][order]
 
 
 @settings(max_examples=40, deadline=None)
@@ -181,7 +207,8 @@ def test_an_axis_along_which_a_flow_shears_does_not_count_for_d():
     assert sheared.sheared_um2_s[1:].tolist() == [0.0, 0.0]
     d, error = sheared.in_plane
     assert d == pytest.approx(0.4, abs=4 * error)
-    assert (d, error) == pytest.approx(along_y(walks(6000, shear_per_s=5.0)))
+    along = along_y(walks(6000, shear_per_s=5.0), None)
+    assert (along.um2_s, along.error_um2_s) == pytest.approx((d, error))
 
 
 def test_without_a_flow_both_axes_count():
@@ -194,7 +221,7 @@ def test_without_a_flow_both_axes_count():
 
 def test_a_map_shows_where_d_is_another_and_nothing_where_it_is_the_same():
     looks = walks(8000, slow_beyond_um=150.0)
-    found = mapped(looks, diffusion_of_looks(looks))
+    found = mapped(looks, axes_of(looks))
     middle = (found.x_um[1:] + found.x_um[:-1]) / 2
     left, right = found.um2_s[:, middle < 120], found.um2_s[:, middle > 180]
     assert left.mean() == pytest.approx(0.4, rel=0.05)
@@ -203,7 +230,7 @@ def test_a_map_shows_where_d_is_another_and_nothing_where_it_is_the_same():
     told = 0
     for seed in range(20):
         even = walks(2000, seed=100 + seed)
-        found = mapped(even, diffusion_of_looks(even))
+        found = mapped(even, axes_of(even))
         off = (found.um2_s - 0.4) / found.standard_error_um2_s
         assert np.nanstd(off) == pytest.approx(1.0, abs=0.5)
         told += int(found.differs.any())
@@ -212,7 +239,7 @@ def test_a_map_shows_where_d_is_another_and_nothing_where_it_is_the_same():
 
 def test_a_few_displacements_make_no_map():
     looks = walks(60)
-    assert mapped(looks, diffusion_of_looks(looks)) is None
+    assert mapped(looks, axes_of(looks)) is None
 
 
 def test_cells_with_too_little_are_left_out_of_a_map():
@@ -221,7 +248,7 @@ def test_cells_with_too_little_are_left_out_of_a_map():
     few = type(looks)(
         looks.moments.of(thin), looks.place_um[:, thin], looks.moved_um[:, thin], looks.total_s[thin]
     )
-    found = mapped(few, diffusion_of_looks(few))
+    found = mapped(few, axes_of(few))
     assert np.isnan(found.um2_s[:, 0]).any()
     assert np.isfinite(found.um2_s[:, -1]).all()
     shown = np.isfinite(found.um2_s)

@@ -140,7 +140,8 @@ def fit_channel(
         if settled:
             break
     expected, residual, variance, classes = state
-    jacobian = _jacobian(section, theta, reference_x_um, tracks, expected, free)
+    if not settled:  # else the last step has changed it by a part in a thousand
+        jacobian = _jacobian(section, theta, reference_x_um, tracks, expected, free)
     weight = classes.probability[FOLLOWS] / (variance * classes.dispersion[:, None] ** 2)
     covariance = np.zeros((len(PARAMETERS), len(PARAMETERS)))
     covariance[np.ix_(free, free)] = robust_covariance(

@@ -7,14 +7,18 @@ once a block is longer than errors last. Independent errors become smaller by b 
 below them, D is known better, up to blocks in which the particle moves as far as the mean is uncertain.
 
 Blocks of 1, 2, 4, 8 and 16 frames are looked at: of those from the best known on, the shortest whose D is not
-larger than that of any longer ones counts (the idea of Lepski, Theory Probab. Appl. 35, 454, 1990).
+larger than that of any longer ones counts (the idea of Lepski, Theory Probab. Appl. 35, 454, 1990), or, where
+errors surely last, the next longer one. Two lengths are compared by the same tracks, those that are long enough for
+both: particles that diffuse more leave sooner.
+
+Particles that are held look the same: a trap makes D of longer blocks smaller, too.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +36,15 @@ FEWEST_TRACKS = 30
 SURE = 3.0
 """Standard errors by which D of shorter blocks must be larger to show errors that last. A false alarm (one in a few
 hundred) makes D less certain, no more; with 2 one in ten would."""
+TOLD = 4.0
+"""Standard errors by which D of shorter blocks must be larger than the one that counts before it is said: by chance
+in one look of a thousand, as 20 parts know a standard error so well (four lengths, Student's t)."""
 ABOVE = 2.0
 """Standard errors by which D must be above that in the plane to be an upper limit only, which is true all the same
 in the one case of 40 in which chance does it."""
+LEFT = 0.25
+"""What errors add to D of blocks, over what they add to those half as long: a fourth if they last for half a block,
+an eighth if they are soon forgotten (exponentially forgotten errors; D is then (C(1) - C(2)) / b u too large)."""
 PARTS = 20  # groups of tracks of the jackknife: it then knows a standard error to 16 %
 BOUND = 1.645  # standard errors above a normal value that 95 % are below
 
@@ -43,9 +53,9 @@ BOUND = 1.645  # standard errors above a normal value that 95 % are below
 class AveragedDiffusion:
     """D, um^2/s, and its standard error, from means over `block` frames.
 
-    `lasting`: whether shorter blocks showed errors that last over frames. `at_most`: whether D is only an upper
-    limit, as it is larger than in the plane, or, where that is not known, errors last as long as the longest
-    blocks.
+    `lasting`: whether shorter blocks surely show errors that last over frames. `at_most`: whether D is only an
+    upper limit, as errors last as long as the longest blocks, or, of the depth, as it is larger than in the plane
+    (`beside`).
     """
 
     um2_s: float
@@ -53,6 +63,17 @@ class AveragedDiffusion:
     block: int
     lasting: bool
     at_most: bool
+
+    def beside(self, plane: tuple[float, float]) -> AveragedDiffusion:
+        """The same, judged by D across the axis and its standard error, um^2/s, NaN where not known.
+
+        No wall, and nothing else that acts on a sphere at rest in its liquid, makes D along the depth larger.
+        """
+        d, error = plane
+        if not (math.isfinite(d) and math.isfinite(error)):
+            return self
+        above = self.um2_s - d > ABOVE * math.hypot(self.standard_error_um2_s, error)
+        return replace(self, at_most=above)
 
     @property
     def limit_um2_s(self) -> float:
@@ -65,13 +86,13 @@ def limit_um2_s(um2_s: float, standard_error_um2_s: float) -> float:
     return max(um2_s, 0.0) + BOUND * standard_error_um2_s
 
 
-def block_moments(segments: Segments, axis: int, *, drift: bool = True) -> list[Moments]:
-    """The sums of the means over each of `BLOCKS`, of one axis; without any segment where none is long enough."""
-    return [moments(averaged(segments, axis, block), drift=drift) for block in BLOCKS]
+def block_moments(segments: Segments, *, drift: bool = True) -> list[Moments]:
+    """The sums of the means over each of `BLOCKS`; without any segment where none is long enough."""
+    return [moments(averaged(segments, block), drift=drift) for block in BLOCKS]
 
 
-def averaged(segments: Segments, axis: int, block: int) -> Segments:
-    """Segments of the means over `block` successive positions along one axis, of segments that are long enough.
+def averaged(segments: Segments, block: int) -> Segments:
+    """Segments of the means over `block` successive positions, of segments that are long enough.
 
     What is left of a segment behind its last full block is not used. The time of a mean is the mean time: that
     particles diffuse within a block is part of s, as motion blur is.
@@ -80,30 +101,35 @@ def averaged(segments: Segments, axis: int, block: int) -> Segments:
     long = steps >= FEWEST_STEPS
     steps = steps[long]
     count = int(steps.max(initial=FEWEST_STEPS)) + 1
-    place, time_s = (_means(one[long], count, block) for one in (segments.moved_um[axis], segments.over_s))
+    place = _means(segments.moved_um[:, long], count, block)
+    time_s = _means(segments.over_s[long], count, block)
     inside = np.arange(count - 1) < steps[:, None]
-    moved, over = (np.where(inside, np.diff(one, axis=1), 0.0) for one in (place, time_s))
-    middle = np.where(inside, (place[:, 1:] + place[:, :-1]) / 2.0, 0.0)
-    one = np.ones((1, steps.size))
+    moved, over = (np.where(inside, np.diff(one), 0.0) for one in (place, time_s))
+    middle = np.where(inside, (place[..., 1:] + place[..., :-1]) / 2.0, 0.0)
     return Segments(
         segments.track[long],
         steps,
-        moved[None],
-        middle[None],
+        moved,
+        middle,
         over,
-        segments.place_um[axis : axis + 1, long],
-        one,
-        segments.kept[axis : axis + 1],
+        segments.place_um[:, long],
+        np.ones((len(place), steps.size)),
+        segments.kept,
         segments.cut,
     )
 
 
+def _also_longer(sums: Moments, times: int) -> Moments:
+    """Of the sums of a block length, those of segments that are long enough for blocks so many times as long."""
+    return sums.of((sums.steps + 1) // times - 1 >= FEWEST_STEPS)
+
+
 def _means(steps: FloatArray, count: int, block: int) -> FloatArray:
-    """Means (K, count) over blocks of the sums of `steps` (K, L) so far, beginning at 0."""
-    at = np.zeros((len(steps), count * block))
-    known = min(steps.shape[1], count * block - 1)
-    at[:, 1 : known + 1] = np.cumsum(steps[:, :known], axis=1)
-    means: FloatArray = at.reshape(len(steps), count, block).mean(axis=2)
+    """Means (..., count) over blocks of the sums of `steps` (..., L) so far, beginning at 0."""
+    at = np.zeros((*steps.shape[:-1], count * block))
+    known = min(steps.shape[-1], count * block - 1)
+    at[..., 1 : known + 1] = np.cumsum(steps[..., :known], axis=-1)
+    means: FloatArray = at.reshape(*steps.shape[:-1], count, block).mean(axis=-1)
     return means
 
 
@@ -125,53 +151,46 @@ def _joined(parts: list[Moments]) -> Moments:
     )
 
 
-def from_averages(
-    of_blocks: Sequence[Moments], plane: tuple[float, float] | None = None
-) -> AveragedDiffusion | None:
-    """D from the sums of each block length of one axis; None where too few tracks are long enough for any.
-
-    `plane` is D across the axis and its standard error, um^2/s, NaN where not known: no wall, and nothing else that
-    acts on a sphere at rest in its liquid, makes D along the depth larger.
-    """
-    some = [at for at, sums in enumerate(of_blocks) if np.unique(sums.track).size >= FEWEST_TRACKS]
+def from_averages(of_blocks: Sequence[Moments], axis: int) -> AveragedDiffusion | None:
+    """D along an axis from the sums of each block length; None where too few tracks are long enough for any."""
+    along = [sums.along(np.array([axis])) for sums in of_blocks]
+    some = [at for at, sums in enumerate(along) if np.unique(sums.track).size >= FEWEST_TRACKS]
     if not some:
         return None
-    solved = [solve(of_blocks[at]) for at in some]
+    solved = [solve(along[at]) for at in some]
     d = np.array([float(one.um2_s[0, 0]) for one in solved])
     error = np.array([float(one.standard_error_um2_s[0, 0]) for one in solved])
     if not np.isfinite(error).any():
         return None
-    without = np.stack([_without_each_part(of_blocks[at]) for at in some])
-    begin = chosen = int(np.nanargmin(error))
-    while chosen + 1 < len(some) and _is_larger(d, without, chosen):
+    chosen = int(np.nanargmin(error))
+    while any(_larger_by(along, some[chosen], longer) > SURE for longer in some[chosen + 1 :]):
         chosen += 1
-    lasting = chosen > begin
-    value, known_to = float(d[chosen]), float(error[chosen])
-    if plane is not None and math.isfinite(plane[0]) and math.isfinite(plane[1]):
-        at_most = value - plane[0] > ABOVE * math.hypot(known_to, plane[1])
-    else:
-        at_most = lasting and chosen + 1 == len(some)  # no longer blocks say whether these are long enough
-    return AveragedDiffusion(value, known_to, BLOCKS[some[chosen]], lasting, at_most)
+    lasting = any(_larger_by(along, shorter, some[chosen]) > TOLD for shorter in some[:chosen])
+    at_most = lasting and chosen + 1 == len(some)  # no longer blocks say whether these are long enough
+    known_to = float(error[chosen])
+    if lasting and not at_most:  # the next ones are: what is less than `SURE` may still be there
+        chosen += 1
+        known_to = math.hypot(float(error[chosen]), LEFT * max(float(d[chosen - 1] - d[chosen]), 0.0))
+    return AveragedDiffusion(float(d[chosen]), known_to, BLOCKS[some[chosen]], lasting, at_most)
 
 
-def _is_larger(d: FloatArray, without: FloatArray, chosen: int) -> bool:
-    """Whether D of a block length is larger than that of any longer one, by `SURE` standard errors."""
-    for longer in range(chosen + 1, d.size):
-        more = without[chosen] - without[longer]
-        error = math.sqrt((PARTS - 1) / PARTS * float(((more - more.mean()) ** 2).sum()))
-        if d[chosen] - d[longer] > SURE * error:  # False with one that is not known
-            return True
-    return False
+def _larger_by(of_blocks: Sequence[Moments], shorter: int, longer: int) -> float:
+    """By how many standard errors D of a block length is larger than that of a longer one, by the same tracks."""
+    same = _also_longer(of_blocks[shorter], BLOCKS[longer] // BLOCKS[shorter])
+    more = _without_each_part(same) - _without_each_part(of_blocks[longer])
+    parts = more[:-1]
+    error = math.sqrt((PARTS - 1) / PARTS * float(((parts - parts.mean()) ** 2).sum()))
+    return float(more[-1]) / error if error > 0 else -math.inf  # that is also where one is not known
 
 
 def _without_each_part(sums: Moments) -> FloatArray:
-    """D (PARTS,) from all tracks but those of each part."""
+    """D (PARTS + 1,) from all tracks but those of each part, and from all."""
     _, track = np.unique(sums.track, return_inverse=True)
     part = track % PARTS
     found = np.stack([np.bincount(part, row, PARTS) for row in sums.found[0]])
     expected = np.array([[np.bincount(part, one, PARTS) for one in row] for row in sums.expected])
-    found = found.sum(axis=1, keepdims=True) - found
-    expected = expected.sum(axis=2, keepdims=True) - expected
+    found = found.sum(axis=-1, keepdims=True) - np.pad(found, ((0, 0), (0, 1)))
+    expected = expected.sum(axis=-1, keepdims=True) - np.pad(expected, ((0, 0), (0, 0), (0, 1)))
     determinant = expected[0, 0] * expected[1, 1] - expected[0, 1] * expected[1, 0]
     with np.errstate(divide="ignore", invalid="ignore"):
         d: FloatArray = (found[0] * expected[1, 1] - found[1] * expected[0, 1]) / determinant

@@ -17,7 +17,14 @@ import numpy.typing as npt
 from scipy.stats import chi2
 
 from stream.errors import ConfigurationError
-from tracking.physics.diffusion.averages import ABOVE, SURE, block_moments, from_averages, limit_um2_s
+from tracking.physics.diffusion.averages import (
+    ABOVE,
+    SURE,
+    AveragedDiffusion,
+    block_moments,
+    from_averages,
+    limit_um2_s,
+)
 from tracking.physics.diffusion.covariance import Estimates, Moments, localisation_um, moments, solve
 from tracking.physics.diffusion.drift import (
     LARGER,
@@ -65,7 +72,8 @@ class AxisDiffusion:
     `snr` is sqrt(D dt) over the localisation error (inf without one), `method` is "covariance", "likelihood" or
     "averages". `shear_um2_s` is what the sheared flow had added to D and was subtracted. `used`: whether the axis
     counts for the mean D. `at_most`: D is an upper limit only, as errors last over frames
-    (`tracking.physics.diffusion.averages`).
+    (`tracking.physics.diffusion.averages`). `frames`: where they surely do, over how many frames means are taken
+    to be free of them, else 1.
     """
 
     axis: str
@@ -77,6 +85,7 @@ class AxisDiffusion:
     shear_um2_s: float
     used: bool
     at_most: bool = False
+    frames: int = 1
 
     @property
     def limit_um2_s(self) -> float:
@@ -91,7 +100,8 @@ class DiffusionResult:
     `anisotropy_p`: probability of axes that differ as much or more if D is the same along all (NaN with one axis).
     `displacements` of `tracks` were used, `cut` were taken for wrong links. `interval_s` is the mean time of a
     displacement. `drift` is what was removed: the "own" velocity of each segment, the "common" drift of all
-    particles, or "none". `segments` and `sums` are what `depth_map` and `by_track` need.
+    particles, or "none". `segments` and `sums` are what `in_cells` and `by_track` need, `longer` are
+    segments of up to 256 displacements.
     """
 
     um2_s: float
@@ -107,6 +117,7 @@ class DiffusionResult:
     populations: Populations | None
     segments: Segments
     sums: Moments
+    longer: Segments
 
     @property
     def used(self) -> BoolArray:
@@ -258,13 +269,12 @@ def diffusion_of(
                 bool(usable[axis]) and math.isfinite(found[0]) and found[1] > 0,
             )
         )  # fmt: skip
-    if len(axes) > DEPTH and known is None and segments.steps.size:
-        longer = cut_into_segments(
-            track, time_s, position_um, sigma_um, longest=LONGEST_OF_ALL, without_outliers=without_outliers
-        )
-        axes = _with_lasting_errors(
-            axes, longer if together is None else without_flow(longer, together[0]), own
-        )
+    longer = cut_into_segments(
+        track, time_s, position_um, sigma_um, longest=LONGEST_OF_ALL, without_outliers=without_outliers
+    )
+    longer = longer if together is None else without_flow(longer, together[0])
+    if known is None and segments.steps.size:
+        axes = _with_lasting_errors(axes, block_moments(longer, drift=own))
     mean, error, p = _mean(axes, segments)
     used = np.array([axis.used for axis in axes], np.bool_)
     among = None
@@ -285,14 +295,43 @@ def diffusion_of(
         among,
         segments,
         sums,
+        longer,
     )
 
 
-def _with_lasting_errors(axes: list[AxisDiffusion], segments: Segments, own: bool) -> list[AxisDiffusion]:
-    """The axes, with D along the depth from `averages` where its errors last over frames.
+def _with_lasting_errors(axes: list[AxisDiffusion], of_blocks: list[Moments]) -> list[AxisDiffusion]:
+    """The axes, with D from `averages` where errors last over frames.
 
-    Axes that were corrected for shear by such depths then do not count either, if one is left that was not.
+    Shear makes D of longer blocks larger: axes that it adds to are left as they are. Those that were corrected for
+    it by depths whose errors last do not count either, if one is left that was not.
     """
+    plane = [_in_the_plane(axis, of_blocks, at) for at, axis in enumerate(axes[:DEPTH])]
+    return _along_the_depth([*plane, *axes[DEPTH:]], of_blocks) if len(axes) > DEPTH else plane
+
+
+def _in_the_plane(axis: AxisDiffusion, of_blocks: list[Moments], at: int) -> AxisDiffusion:
+    found = from_averages(of_blocks, at) if axis.shear_um2_s == 0.0 else None
+    if found is None or not found.lasting:
+        return axis
+    axis = replace(axis, frames=found.block)
+    if axis.um2_s - found.um2_s > SURE * math.hypot(axis.standard_error_um2_s, found.standard_error_um2_s):
+        axis = _from(found, axis)
+    return axis
+
+
+def _from(found: AveragedDiffusion, axis: AxisDiffusion) -> AxisDiffusion:
+    """An axis with D from means over frames."""
+    return replace(
+        axis,
+        um2_s=found.um2_s,
+        standard_error_um2_s=found.standard_error_um2_s,
+        method="averages",
+        used=axis.used and not found.at_most,
+        at_most=found.at_most,
+    )
+
+
+def _along_the_depth(axes: list[AxisDiffusion], of_blocks: list[Moments]) -> list[AxisDiffusion]:
     depth, plane = axes[DEPTH], [axis for axis in axes[:DEPTH] if axis.used]
     clear = [axis for axis in plane if axis.shear_um2_s == 0.0]
     plane = clear or plane
@@ -301,27 +340,20 @@ def _with_lasting_errors(axes: list[AxisDiffusion], segments: Segments, own: boo
         sum(axis.um2_s for axis in plane) / count if plane else math.nan,
         math.sqrt(sum(axis.standard_error_um2_s**2 for axis in plane)) / count if plane else math.nan,
     )
-    found = from_averages(block_moments(segments, DEPTH, drift=own), across)
+    found = from_averages(of_blocks, DEPTH)
     if found is None:
         return axes
+    found = found.beside(across)
     apart = math.hypot(depth.standard_error_um2_s, found.standard_error_um2_s)
     larger = depth.um2_s - across[0] > ABOVE * math.hypot(depth.standard_error_um2_s, across[1])
     # Where steps are longer than errors are large, both have to say so: D in the plane and longer blocks.
     shown = found.lasting or found.at_most or depth.um2_s - found.um2_s > SURE * apart
     if not (found.lasting and larger if depth.method == "covariance" else shown or larger):
         return axes
-    depth = replace(
-        depth,
-        um2_s=found.um2_s,
-        standard_error_um2_s=found.standard_error_um2_s,
-        method="averages",
-        used=depth.used and not found.at_most,
-        at_most=found.at_most,
-    )
     plane = [
         replace(axis, used=axis.used and not (clear and axis.shear_um2_s > 0.0)) for axis in axes[:DEPTH]
     ]
-    return [*plane, depth]
+    return [*plane, _from(found, replace(depth, frames=found.block))]
 
 
 def _common(

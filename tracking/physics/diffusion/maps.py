@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from tracking.physics.diffusion.covariance import solve
+from tracking.physics.diffusion.averages import averaged
+from tracking.physics.diffusion.covariance import Moments, moments, solve
 from tracking.physics.diffusion.estimate import DiffusionResult
 from tracking.physics.diffusion.walls import between_walls
 
@@ -16,6 +18,9 @@ IntArray = npt.NDArray[np.int64]
 
 FEWEST = 30
 """Displacements in a cell from which its D is given: it is then known to about 40 %."""
+FEWEST_TRACKS = 5
+"""Tracks in a cell from which its D by means over frames is given: each has few of these, so that displacements
+alone do not say how many particles it is from."""
 HEIGHT_AXIS = 2
 
 
@@ -78,13 +83,23 @@ def by_track(result: DiffusionResult) -> DiffusionByTrack:
     )
 
 
-def in_cells(result: DiffusionResult, cell: IntArray, cells: int) -> DiffusionMap:
-    """D in cells, `cell` (K,) of each segment of `result.segments` from 0, -1: none."""
+def in_cells(result: DiffusionResult, cell_of: Callable[[FloatArray], IntArray], cells: int) -> DiffusionMap:
+    """D in cells; `cell_of` gives that of segments at places (axes, K), from 0, -1: none.
+
+    Along an axis whose errors last over frames D is from means over frames.
+    """
     segments = result.segments
+    cell = cell_of(segments.place_um)
     found = solve(result.sums, cell, cells, exposure_s=result.exposure_s)
     d, error = found.um2_s.copy(), found.standard_error_um2_s.copy()
     few = found.steps < FEWEST
     d[:, few] = error[:, few] = np.nan
+    for axis in _of_means(result):
+        sums, where = sums_along(result, axis)
+        means = solve(sums, cell_of(where), cells)
+        known = (means.steps >= FEWEST) & (means.tracks >= FEWEST_TRACKS)
+        d[axis] = np.where(known, means.um2_s[0], np.nan)
+        error[axis] = np.where(known, means.standard_error_um2_s[0], np.nan)
     plane = np.flatnonzero(result.in_plane)
     some = max(plane.size, 1)
     inside = cell >= 0
@@ -100,7 +115,22 @@ def in_cells(result: DiffusionResult, cell: IntArray, cells: int) -> DiffusionMa
 def along(result: DiffusionResult, axis: int, edges_um: npt.ArrayLike) -> DiffusionMap:
     """D in bins of the position along one axis, bounded by `edges_um`."""
     edges = np.asarray(edges_um, np.float64)
-    return in_cells(result, _bin(result.segments.place_um[axis], edges), edges.size - 1)
+    return in_cells(result, lambda place_um: _bin(place_um[axis], edges), edges.size - 1)
+
+
+def sums_along(result: DiffusionResult, axis: int) -> tuple[Moments, FloatArray]:
+    """The sums that D along an axis is from in a place, and the mean places (axes, K) of their segments: of single
+    frames, or of means over frames where errors last over them."""
+    frames = result.axes[axis].frames
+    if frames == 1:
+        return result.sums.along(np.array([axis])), result.segments.place_um
+    means = averaged(result.longer, frames)
+    return moments(means, drift=result.drift == "own").along(np.array([axis])), means.place_um
+
+
+def _of_means(result: DiffusionResult) -> list[int]:
+    """The axes whose errors last over frames."""
+    return [at for at, axis in enumerate(result.axes) if axis.frames > 1]
 
 
 def _bin(values: FloatArray, edges: FloatArray) -> IntArray:
@@ -129,12 +159,15 @@ def far_from_walls(
     segments = result.segments
     if len(segments.place_um) <= HEIGHT_AXIS:
         return None
-    parallel, towards = between_walls(segments.place_um[HEIGHT_AXIS], radius_um, floor_um, ceiling_um)
-    factor = np.stack([parallel, parallel, towards])
-    found = solve(result.sums, exposure_s=result.exposure_s, factor=factor)
     plane = np.flatnonzero(result.in_plane)
     if plane.size == 0:
         return None
-    error = float(np.sqrt((found.standard_error_um2_s[plane, 0] ** 2).sum()) / plane.size)
+    d, error = np.empty((2, plane.size))
+    for at, axis in enumerate(plane):
+        sums, where = sums_along(result, int(axis))
+        along_them, _ = between_walls(where[HEIGHT_AXIS], radius_um, floor_um, ceiling_um)
+        found = solve(sums, exposure_s=result.exposure_s, factor=along_them[None])
+        d[at], error[at] = found.um2_s[0, 0], found.standard_error_um2_s[0, 0]
+    parallel, _ = between_walls(segments.place_um[HEIGHT_AXIS], radius_um, floor_um, ceiling_um)
     mean = float((parallel * segments.steps).sum() / max(segments.steps.sum(), 1))
-    return FarFromWalls(float(found.um2_s[plane, 0].mean()), error, mean)
+    return FarFromWalls(float(d.mean()), float(np.sqrt((error**2).sum()) / plane.size), mean)

@@ -76,14 +76,16 @@ def gradients(place_um: FloatArray, moved_um: FloatArray, total_s: FloatArray) -
         slopes[b, 1 + b] = 1.0 / width[b]
         for at, (i, j) in enumerate(powers(axes)[1 + axes :], start=1 + axes):
             slopes[b, at] = ((i == b) * r[j] + (j == b) * r[i]) / width[b]
-    inverse = np.linalg.pinv((terms * total_s) @ terms.T)
+    weighted = terms * total_s
+    inverse = np.linalg.pinv(weighted @ terms.T)
+    known_to = [((inverse @ slope) * slope).sum(axis=0) for slope in slopes]
     for axis in range(axes):
-        fitted = inverse @ (terms * total_s) @ velocity[axis]
+        fitted = inverse @ (weighted @ velocity[axis])
         scatter = float((total_s * (velocity[axis] - fitted @ terms) ** 2).sum()) / (count - len(terms))
         for b in range(axes):
             if b != axis:
                 gradient[axis, b] = fitted @ slopes[b]
-                variance[axis, b] = scatter * np.einsum("tk,tu,uk->k", slopes[b], inverse, slopes[b])
+                variance[axis, b] = scatter * known_to[b]
     return Shear(gradient, variance)
 
 
@@ -99,8 +101,8 @@ def excess_of(shear: Shear, steps: IntArray, total_s: FloatArray, um2_s: FloatAr
     """
     weight = total_s**2 / (2.0 * max(int(steps.sum()), 1))
     d = np.maximum(np.nan_to_num(um2_s), 0.0)
-    by_chance = np.einsum("abk,k,b->a", shear.variance, weight, d)
-    excess = np.einsum("abk,k,b->a", shear.gradient**2, weight, d) - by_chance
+    by_chance = shear.variance @ weight @ d
+    excess = shear.gradient**2 @ weight @ d - by_chance
     found: FloatArray = np.where(excess > SURE * by_chance, excess, 0.0)
     return found
 

@@ -6,6 +6,7 @@ A look gives each track one row of sums (`FIELDS`): all that D of the track with
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from numba import njit
@@ -22,33 +23,32 @@ track was last (x, y, height, time), and its last displacement and time."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def add_frame(before_names: Any, before: Any, names: Any, now: Any, rows: Any) -> None:
-    """The sums `rows` (N, `FIELDS`) of the tracks `names` (N,) that were at `now` (4, N): x, y, height and time.
+def add_frame(now: Any, rows: Any) -> None:
+    """Add where tracks are, `now` (N, 4): x, y, height and time, NaN where not known, to their sums, the first N of
+    `rows` (room, `FIELDS`), which are NaN for those that have not begun.
 
-    `before_names` and `before` are those of the frame before. Both names are in order. A track that was not there
-    begins; one whose time has not moved on is only noted where it is.
+    A track that misses frames has moved over a longer time; one whose time has not moved on is only noted where it
+    is.
     """
-    old = 0
-    for new in range(names.size):
-        while old < before_names.size and before_names[old] < names[new]:
-            old += 1
+    for new in range(len(now)):
+        if math.isnan(now[new, AXES]):
+            continue
         row = rows[new]
-        if old < before_names.size and before_names[old] == names[new]:
-            row[:] = before[old]
-            _add(row, now, new)
-        else:
+        if math.isnan(row[AT + AXES]):
             row[:] = 0.0
+        else:
+            _add(row, now[new])
         for axis in range(AXES + 1):
-            row[AT + axis] = now[axis, new]
+            row[AT + axis] = now[new, axis]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _add(row: Any, now: Any, new: int) -> None:
+def _add(row: Any, now: Any) -> None:
     """Add the displacement from where the track was."""
-    u, earlier_u = now[AXES, new] - row[AT + AXES], row[STEP + AXES]
+    u, earlier_u = now[AXES] - row[AT + AXES], row[STEP + AXES]
     moved = u > 0
     for axis in range(AXES):
-        d, earlier = now[axis, new] - row[AT + axis], row[STEP + axis]
+        d, earlier = now[axis] - row[AT + axis], row[STEP + axis]
         row[STEP + axis] = d
         if moved:
             row[SQUARES + axis] += d * d

@@ -80,8 +80,8 @@ def _go_on(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _place_of(name: int, names: Any, places: Any) -> int:
-    """Where in `places` the index of this track is, or is to be put."""
+def place_of_name(name: int, names: Any, places: Any) -> int:
+    """Where in `places` (2^n,) the index of this track in `names` is, or is to be put."""
     last: int = places.size - 1
     at = (name * SPREAD_OUT) & last
     while places[at] != NOTHING_HERE and names[places[at]] != name:
@@ -119,12 +119,11 @@ def follow_frame(
     position, variances = np.empty(AXES), np.empty(AXES)
     places[:] = NOTHING_HERE
     for at in range(count):
-        places[_place_of(names[at], names, places)] = at
+        places[place_of_name(names[at], names, places)] = at
         seen[at] = False
-    before = count
     for row in range(table.shape[1]):
         name, flags = int(table[TRACK, row]), table[ROW_FLAGS, row]
-        place = _place_of(name, names, places)
+        place = place_of_name(name, names, places)
         at = places[place]
         if at != NOTHING_HERE:
             seen[at] = True
@@ -150,16 +149,17 @@ def follow_frame(
             if time_s - tracks[at, FIRST_S] >= longest_s:
                 done_count = _hand_over(names[at], tracks[at], diffusion_um2_s, done_names, done, done_count)
                 _begin(tracks[at], position, variances, time_s, flags)
-    kept = 0
-    for at in range(count):
-        if at < before and not seen[at]:
-            done_count = _hand_over(names[at], tracks[at], diffusion_um2_s, done_names, done, done_count)
+    at = 0
+    while at < count:
+        if seen[at]:
+            at += 1
             continue
-        if kept != at:
-            names[kept] = names[at]
-            tracks[kept] = tracks[at]
-        kept += 1
-    return kept, done_count
+        done_count = _hand_over(names[at], tracks[at], diffusion_um2_s, done_names, done, done_count)
+        count -= 1  # the last one takes its place
+        if at != count:
+            names[at], seen[at] = names[count], seen[count]
+            tracks[at] = tracks[count]
+    return count, done_count
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
