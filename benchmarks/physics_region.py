@@ -74,6 +74,14 @@ def compared(fit: RegionFit, truth: Truth, amplitude: np.ndarray) -> dict[str, n
     }  # fmt: skip
 
 
+def _ratio(errors: np.ndarray, stated: np.ndarray) -> tuple[float, float]:
+    """Actual over stated rms error of (seeds, N), and its standard error (jackknife over the seeds)."""
+    actual, claimed = (np.square(both).reshape(len(both), -1).mean(axis=1) for both in (errors, stated))
+    without = np.sqrt((actual.sum() - actual) / (claimed.sum() - claimed))
+    unsure = np.sqrt(np.square(without - without.mean()).sum() * (len(without) - 1) / len(without))
+    return float(np.sqrt(actual.sum() / claimed.sum())), float(unsure)
+
+
 def rows_of(name: str, seeds: int, tracks: int) -> list[dict[str, Any]]:
     """A row for each quantity of a case, and one for all of it."""
     case = CASES[name]
@@ -107,9 +115,10 @@ def rows_of(name: str, seeds: int, tracks: int) -> list[dict[str, Any]]:
         errors, stated = np.moveaxis(np.array(every), 1, 0)
         rms, claimed = np.sqrt((errors**2).mean()), np.sqrt((stated**2).mean())
         same = np.sqrt((errors.mean(axis=0) ** 2).mean())
+        over, unsure = _ratio(errors, stated)
         rows.append(
             {"case": name, "quantity": quantity, "seeds": seeds, "tracks": tracks, "rms_error": float(rms),
-             "stated": float(claimed), "actual_over_stated": float(rms / claimed),
+             "stated": float(claimed), "actual_over_stated": over, "known_to": unsure,
              "same_in_all_seeds": float(same)}
         )  # fmt: skip
     rows.append(

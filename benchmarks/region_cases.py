@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numpy.polynomial import legendre
 
-from tracking.physics.region.derived import NEAR_CORNER, WallPieces, shear_rates, wall_pieces
+from tracking.physics.region.derived import NEAR_CORNER
 from tracking.physics.region.geometry import Region, region_of
 from tracking.physics.region.inflow import UM3_PER_UL, RegionFlows, region_flows
-from tracking.physics.region.stokes import Domain, domain_of
+from tracking.physics.region.stokes import Domain
+from tracking.physics.region.walls import WallPieces, shear_rates, wall_pieces
+from tracking.physics.sections.mesh import CORNER_ROUNDS, distance_from, filled
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -20,6 +23,14 @@ TYPICAL_UM3_S = 150.0 * 200.0 * 100.0
 """Flow rate: 150 um/s through 200 x 100 um, times 0.7 to 1.4 by the seed."""
 VISCOSITY_PA_S = 1e-3
 POINTS_ON_A_LINE = 40
+SIDE = 1.2
+"""Of the triangles of the true flow, in half depths."""
+WALL_REACH, WALL_ROUNDS = 0.5, 2
+"""They are halved so often within this many sides of a wall that is seen."""
+CORNER_REACH, FINER_AT_CORNERS = 0.8, 2
+"""The same at corners, beside the rounds of every mesh."""
+FUNCTIONS = 9
+"""Polynomials over the depth of the true flow."""
 HEIGHTS_UM = (25.0, 50.0)
 ACROSS, OVER_DEPTH = 60, 12
 """Gauss points over an opening."""
@@ -87,12 +98,31 @@ CASES = {
 
 
 def whole_flows(case: Case) -> RegionFlows:
-    """The developed flows through all of the channel, by other elements than the fit's: quartic ones.
+    """The developed flows through all of the channel, by other elements than the fit's: quartic ones, and more
+    polynomials over the depth; smaller at the walls that are seen."""
+    unit = case.whole.depth_um / 2.0
+    mesh = filled(case.whole.outline_um / unit, SIDE, CORNER_REACH)
+    walls = [np.array(case.seen.side_um(side)) / unit for side in case.seen.walls]
+    for step in range(WALL_ROUNDS):
+        apart = np.min([distance_from(wall, _middles(mesh)) for wall in walls], axis=0)
+        near = apart < WALL_REACH * SIDE / 2.0**step
+        mesh = mesh.refined(np.flatnonzero(near & (_sides(mesh) > 0.7 * SIDE / 2.0**step)))
+    for step in range(CORNER_ROUNDS, CORNER_ROUNDS + FINER_AT_CORNERS):
+        apart = np.linalg.norm(_middles(mesh)[:, None] - case.seen.reentrant_um / unit, axis=2).min(axis=1)
+        mesh = mesh.refined(np.flatnonzero(apart < CORNER_REACH * SIDE / 2.0**step))
+    return region_flows(Domain(case.whole, mesh, FUNCTIONS, 4), (0, 0, 0))
 
-    In a straight arm of the junction they are within 1e-4 of the series' maximum, 1e-3 beside the side walls; with
-    half as many triangles 1.6e-3, more than the errors of the fit."""
-    domain = domain_of(case.whole, cells_across=2.0, most_triangles=240, degree=4)
-    return region_flows(domain, (0, 0, 0))
+
+def _middles(mesh: Any) -> FloatArray:
+    """Middles (N, 2) of the triangles."""
+    middles: FloatArray = mesh.p[:, mesh.t].mean(axis=1).T
+    return middles
+
+
+def _sides(mesh: Any) -> FloatArray:
+    """Side of an equilateral triangle of each one's area."""
+    (ax, ay), (bx, by) = (mesh.p[:, mesh.t[i]] - mesh.p[:, mesh.t[0]] for i in (1, 2))
+    return np.sqrt(np.abs(ax * by - ay * bx) * 2.0 / np.sqrt(3.0))
 
 
 def amplitudes(flows: RegionFlows, seed: int) -> FloatArray:

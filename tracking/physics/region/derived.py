@@ -8,26 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numpy.polynomial import legendre
-from skfem.quadrature import get_quadrature
 
 from tracking.physics.channel.derived import Estimate
 from tracking.physics.region.fit import RegionFit
-from tracking.physics.region.geometry import Region
 from tracking.physics.region.inflow import UM3_PER_UL, RegionFlows
-from tracking.physics.region.stokes import Domain, StokesFlows
+from tracking.physics.region.walls import shear_rates, wall_pieces
 from tracking.physics.sections.mesh import distance_from
 
 FloatArray = npt.NDArray[np.float64]
 
-WALL_STEP = 0.125
-"""Pieces of the side walls, over the depth."""
-FLOOR_ORDER = 4
-"""Order of the quadrature over floor and ceiling: six pieces of each triangle."""
-WALL_LEVELS = 6
-"""Pieces of the side walls over the depth (Gauss)."""
-NEAR_WALL = 1e-4
-"""Distance from a side wall, over the depth, at which its shear is taken: the velocity is quadratic there."""
 NEAR_CORNER = 0.1
 """Distance from a corner that stands out into the flow, over the depth, within which the maximum shear is not
 looked for: at a sharp edge it grows beyond any limit (Moffatt, J. Fluid Mech. 18, 1, 1964)."""
@@ -98,13 +87,13 @@ def _mean_pressure(flows: RegionFlows, side: int) -> FloatArray:
 def wall_shear(fit: RegionFit, viscosity_pa_s: float) -> RegionShear:
     """Shear stress on floor, ceiling and side walls."""
     walls = wall_pieces(fit.flows.flows.domain)
-    vector = shear_rates(fit.flows.flows, walls) @ fit.amplitude
+    rates = {id(flows): shear_rates(flows.flows, walls) for flows in (fit.flows, fit.coarser[0])}
+    vector = rates[id(fit.flows)] @ fit.amplitude
     size = np.linalg.norm(vector, axis=0)
     towards = np.divide(vector, size, out=np.zeros_like(vector), where=size > 0)
 
     def along(flows: RegionFlows) -> FloatArray:  # |shear| changes as its part along itself
-        rates = shear_rates(flows.flows, walls)
-        stress: FloatArray = np.einsum("aw,aws->ws", towards, rates) * viscosity_pa_s
+        stress: FloatArray = np.einsum("aw,aws->ws", towards, rates[id(flows)]) * viscosity_pa_s
         return stress
 
     stress, error = fit.with_error(along)
@@ -123,61 +112,3 @@ def wall_shear(fit: RegionFit, viscosity_pa_s: float) -> RegionShear:
         Estimate(float(stress[most]), float(error[most])),
         walls.place_um[:, most],
     )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class WallPieces:
-    """Middles (3, W), um, areas (W,), um^2, and directions into the liquid (3, W) of pieces of wall."""
-
-    place_um: FloatArray
-    area_um2: FloatArray
-    inwards: FloatArray
-
-
-def wall_pieces(domain: Domain) -> WallPieces:
-    """Floor and ceiling by the quadrature of the triangles, side walls by lengths and heights."""
-    region = domain.region
-    points, weight = get_quadrature(domain.velocity_basis.elem, FLOOR_ORDER)
-    seen = domain.mesh.mapping().F(points).reshape(2, -1) * domain.unit_um
-    area = (np.abs(domain.mesh.mapping().detDF(points)) * weight).ravel() * domain.unit_um**2
-    parts = []
-    for height, sign in ((region.floor_um, 1.0), (region.floor_um + region.depth_um, -1.0)):
-        middle = np.concatenate([seen, np.full((1, area.size), height)])
-        parts.append((middle, area, np.array([[0.0], [0.0], [sign]])))
-    parts += [_side_pieces(region, side) for side in region.walls]
-    return WallPieces(
-        np.hstack([middle for middle, _, _ in parts]),
-        np.concatenate([size for _, size, _ in parts]),
-        np.hstack([np.broadcast_to(inwards, middle.shape) for middle, _, inwards in parts]),
-    )
-
-
-def shear_rates(flows: StokesFlows, walls: WallPieces) -> FloatArray:
-    """Slopes (3, W, S) of the velocities away from walls, 1/s per um/s."""
-    domain = flows.domain
-    level = walls.inwards[2] != 0
-    slopes = np.empty((3, level.size, flows.velocity.shape[2]))
-    matrix, _ = domain.interpolation(walls.place_um[:, level], 1)
-    away = NEAR_WALL * domain.region.depth_um
-    side, inwards = walls.place_um[:, ~level], walls.inwards[:, ~level]
-    near, twice = (domain.interpolation(side + count * away * inwards)[0] for count in (1.0, 2.0))
-    aside = (4.0 * near - twice) / (2.0 * away)  # one-sided, of the second order; 0 at the wall
-    for axis in range(3):
-        slopes[axis, level] = walls.inwards[2, level, None] * (matrix @ flows.velocity[axis])
-        slopes[axis, ~level] = aside @ flows.velocity[axis]
-    return slopes
-
-
-def _side_pieces(region: Region, side: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Middles (3, W) and areas (W,) of pieces of a side wall, and its direction inwards (3, 1)."""
-    start, end = region.side_um(side)
-    length = float(np.linalg.norm(end - start))
-    along = (end - start) / length
-    count = int(np.ceil(length / (WALL_STEP * region.depth_um)))
-    share = (np.arange(count) + 0.5) / count
-    z, weight = legendre.leggauss(WALL_LEVELS)
-    seen = start[:, None] + (end - start)[:, None] * share
-    height = region.floor_um + region.depth_um * (z + 1.0) / 2.0
-    middle = np.concatenate([np.repeat(seen, WALL_LEVELS, axis=1), np.tile(height, count)[None]])
-    area = np.tile(weight / 2.0 * region.depth_um * length / count, count)
-    return middle, area, np.array([[-along[1]], [along[0]], [0.0]])

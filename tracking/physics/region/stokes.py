@@ -21,7 +21,8 @@ from skfem.models.poisson import laplace, mass
 
 from tracking.physics.region.depth import overlap, pressure_overlap, velocity_functions
 from tracking.physics.region.geometry import Region
-from tracking.physics.sections.mesh import filled, shares_of_corners
+from tracking.physics.sections.mesh import divided, filled, shares_of_corners
+from tracking.physics.sections.shapes import signed_area
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -29,13 +30,11 @@ ELEMENTS = {1: ElementTriP1, 2: ElementTriP2, 3: ElementTriP3, 4: ElementTriP4}
 DEGREE = 3
 """Of the velocity on the triangles. In a straight channel the shear at the side walls is then wrong by 0.5 %; by
 3 % with quadratic ones of about as many unknowns."""
-CELLS_ACROSS = 4.0
-"""Triangles over the depth or over the narrowest opening, whichever is less."""
-MOST_TRIANGLES = 400
-"""Of larger regions, whose triangles are then larger (before those at re-entrant corners are divided): a solution
-takes seconds and below 1 GB."""
-AT_CORNERS = 1.2
-"""Distance from re-entrant corners, in sides, within which triangles are divided."""
+CELLS_ACROSS = 2.0
+"""Triangles over the depth or over the narrowest opening, whichever is less, before those at walls are divided."""
+MOST_TRIANGLES = 150
+"""Of larger regions, whose triangles are then larger, before those at walls are divided: a solution takes seconds
+and below 1 GB."""
 DEPTH_FUNCTIONS = 7
 """Polynomials over the depth, up to the eighth order: the series of a square channel within 1e-4 of its maximum."""
 COMPRESSIBLE = 1e-7
@@ -86,11 +85,24 @@ class Domain:
         return nodes
 
     @cached_property
+    def friction(self) -> csr_array:
+        """Integrals of the products of the slopes of each two velocities along one axis; a sparse matrix."""
+        basis, count = self.velocity_basis, self.functions
+        bent = kron(laplace.assemble(basis), overlap(count)) + kron(mass.assemble(basis), np.eye(count))
+        return csr_array(bent)
+
+    @cached_property
+    def seen_divergence(self) -> tuple[csr_array, csr_array]:
+        """Integrals over the triangles of each pressure times the derivatives of each velocity along x and y."""
+        bases = self.velocity_basis, self.pressure_basis
+        return csr_array(_along_x.assemble(*bases)), csr_array(_along_y.assemble(*bases))
+
+    @cached_property
     def divergence(self) -> tuple[csr_array, csr_array, csr_array]:
         """Integrals of each pressure times the derivatives of each velocity along x, y, z; sparse matrices."""
         flat, slope = pressure_overlap(self.functions, 0), pressure_overlap(self.functions, 1)
         bases = self.velocity_basis, self.pressure_basis
-        along = [csr_array(kron(form.assemble(*bases), flat)) for form in (_along_x, _along_y)]
+        along = [csr_array(kron(seen, flat)) for seen in self.seen_divergence]
         return along[0], along[1], csr_array(kron(mass.assemble(*bases), slope))
 
     def weights(
@@ -99,17 +111,31 @@ class Domain:
         """Which coefficients (N, nodes of a triangle, functions) count at positions (3, N), for how much of the
         velocity there, or of its `derivative` along z (1/um of it), and which positions are in the region; 0
         outside."""
-        x, y = position_um[:2] / self.unit_um
+        node, shares, inside = self._seen_weights(position_um[:2])
         z = (position_um[2] - self.region.floor_um) / self.unit_um - 1.0
+        known = inside & (np.abs(z) <= 1.0)
+        up = velocity_functions(np.clip(z, -1.0, 1.0), self.functions, derivative) / self.unit_um**derivative
+        column = node[:, :, None] * self.functions + np.arange(self.functions)
+        return column, (shares * known[:, None])[:, :, None] * up[:, None, :], known
+
+    def _seen_weights(
+        self, seen_um: FloatArray
+    ) -> tuple[npt.NDArray[np.int64], FloatArray, npt.NDArray[np.bool_]]:
+        """Nodes (N, nodes of a triangle) that count at places x, y (2, N), for how much, and which are inside."""
+        x, y = seen_um / self.unit_um
         found = self.finder(x, y)
         _, *local = shares_of_corners(self.mesh, found, x, y)
         element = self.velocity_basis.elem
         shares = np.stack([element.lbasis(np.stack(local), i)[0] for i in range(len(element.doflocs))])
-        known = (found >= 0) & (np.abs(z) <= 1.0)
-        up = velocity_functions(np.clip(z, -1.0, 1.0), self.functions, derivative) / self.unit_um**derivative
-        node = self.velocity_basis.element_dofs[:, found].T
-        column = node[:, :, None] * self.functions + np.arange(self.functions)
-        return column, (shares * known).T[:, :, None] * up[:, None, :], known
+        return self.velocity_basis.element_dofs[:, found].T, shares.T * (found >= 0)[:, None], found >= 0
+
+    def seen_interpolation(self, seen_um: FloatArray) -> csr_array:
+        """The matrix (N, nodes) that gives what is known at the nodes at places x, y (2, N); 0 outside."""
+        node, shares, _ = self._seen_weights(seen_um)
+        row = np.broadcast_to(np.arange(len(node))[:, None], node.shape)
+        return csr_array(
+            (shares.ravel(), (row.ravel(), node.ravel())), shape=(len(node), self.velocity_basis.N)
+        )
 
     def interpolation(
         self, position_um: FloatArray, derivative: int = 0
@@ -144,16 +170,23 @@ def domain_of(
     unit = region.depth_um / 2.0
     corners = region.outline_um / unit
     widths = [float(np.linalg.norm(np.subtract(*region.side_um(side)))) / unit for _, side in region.openings]
-    after = np.roll(corners, -1, axis=0)
-    area = abs(float((corners[:, 0] * after[:, 1] - after[:, 0] * corners[:, 1]).sum())) / 2.0
+    area = abs(signed_area(corners))
     side = min([2.0, *widths]) / cells_across
     side = max(side, np.sqrt(area / most_triangles * 4.0 / np.sqrt(3.0)))
-    return Domain(region, filled(corners, side, AT_CORNERS), functions, degree)
+    walls = [np.array(region.side_um(wall)) / unit for wall in region.walls]
+    mesh = divided(filled(corners, side, 0.0), side, walls, region.reentrant_um / unit)
+    return Domain(region, mesh, functions, degree)
 
 
 def coarser_of(region: Region) -> Domain:
-    """A mesh with sides twice as long as `domain_of` makes them: what it gives otherwise tells the mesh's error."""
-    return domain_of(region, cells_across=CELLS_ACROSS / 2.0, most_triangles=MOST_TRIANGLES // 4)
+    """A mesh with sides twice as long as `domain_of` makes them, and fewer functions over the depth: what it gives
+    otherwise tells the error of both."""
+    return domain_of(
+        region,
+        cells_across=CELLS_ACROSS / 2.0,
+        most_triangles=MOST_TRIANGLES // 4,
+        functions=DEPTH_FUNCTIONS - 1,
+    )
 
 
 def solve(domain: Domain, outline: FloatArray) -> StokesFlows:
@@ -203,10 +236,6 @@ def _solve_parity(
     """Solve the flows `given` of one parity: fills the inner coefficients `used` of the velocity and
     `pressures`."""
     functions = domain.functions
-    basis = domain.velocity_basis
-    stiff = csr_array(
-        kron(laplace.assemble(basis), overlap(functions)) + kron(mass.assemble(basis), np.eye(functions))
-    )
     lengths = diags_array(2.0 / (2.0 * np.arange(functions) + 1.0))
     volume = csr_array(kron(mass.assemble(domain.pressure_basis), lengths))
     free = [one[~edge[one // functions]] for one in used]
@@ -215,7 +244,7 @@ def _solve_parity(
     right: list[FloatArray] = []
     drain = np.zeros((pressures.size, int(given.sum())))
     for axis in range(3):
-        rows = stiff[free[axis]]
+        rows = domain.friction[free[axis]]
         known = velocity[axis, fixed[axis]][:, given]
         inner[axis][axis] = rows[:, free[axis]]
         divergence = domain.divergence[axis][pressures]

@@ -23,6 +23,10 @@ CORNER_ROUNDS = 3
 """Times that triangles around re-entrant corners are halved; the velocity near one rises as r^(2/3)."""
 CORNER_REACH = 2.0
 """Distance from these corners, in sides of the triangles, within which they are halved first."""
+WALL_ROUNDS, WALL_REACH = 2, 0.5
+"""The same at the walls of a region."""
+EDGE_ROUNDS, EDGE_REACH = 4, 0.8
+"""The same at the corners of a region that stand out into the flow."""
 ASPECT_STEP = 0.25
 """Sections whose width over depth differs by less than this power of two share a mesh, stretched to their size, so
 that the solution varies smoothly with the size."""
@@ -97,6 +101,25 @@ def _refined_at_corners(mesh: Any, corners: FloatArray, side: float, reach: floa
         middle = mesh.p[:, mesh.t].mean(axis=1).T
         apart = np.linalg.norm(middle[:, None] - reentrant[None], axis=2).min(axis=1)
         mesh = mesh.refined(np.flatnonzero(apart < reach * side / 2.0**step))
+    return mesh
+
+
+def divided(mesh: Any, side: float, walls: list[FloatArray], corners: FloatArray) -> Any:
+    """A mesh with triangles of about this side, smaller at walls (2, 2 each) and around re-entrant corners (R, 2).
+
+    Where two walls meet the shear grows by r log r, and in a gap it changes over less than its width: most of the
+    error of the shear was within 5 % of the depth from the walls when all triangles were alike."""
+    for step in range(max(WALL_ROUNDS, EDGE_ROUNDS)):
+        middle = mesh.p[:, mesh.t].mean(axis=1).T
+        near = np.zeros(len(middle), np.bool_)
+        if step < WALL_ROUNDS:
+            apart = np.min([distance_from(wall, middle) for wall in walls], axis=0)
+            near |= apart < WALL_REACH * side / 2.0**step
+        if len(corners):
+            near |= (
+                np.linalg.norm(middle[:, None] - corners, axis=2).min(axis=1) < EDGE_REACH * side / 2.0**step
+            )
+        mesh = mesh.refined(np.flatnonzero(near))
     return mesh
 
 
