@@ -23,7 +23,7 @@ from calibration.evaluation import evaluate
 from calibration.matching import match, nearest_neighbour
 from calibration.synthesis import CutAndPaste, Cutouts, Distribution, Layout, NoiseModel, Rendered
 from calibration.synthesis.rendered_source import Kind
-from calibration.training.export import export, make_card, measure_sigma_scale, read_weights
+from calibration.training.export import export, make_card, measure_scales, read_weights
 from calibration.training.material import KNEE, Material
 from calibration.training.settings import TrainingSettings
 from calibration.training.train import train
@@ -179,7 +179,7 @@ def trained(args: argparse.Namespace) -> None:
     weights = read_weights(args.start_from, "small")
     course = train(partial(material), settings, weights, lambda p: print(p.part, p.scores, end="\r"))
     made = material()
-    scale = measure_sigma_scale(made, settings, course.weights)
+    scale = measure_scales(made, settings, course.weights)
     args.model.parent.mkdir(exist_ok=True)
     export(
         args.model, course.weights, make_card(made, settings, course, "", scale), made.particle, made.others

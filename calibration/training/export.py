@@ -56,7 +56,7 @@ class Scales(NamedTuple):
 NO_SCALES = Scales((1.0, 1.0, 1.0), {})
 
 
-def measure_sigma_scale(
+def measure_scales(
     material: Material, settings: TrainingSettings, weights: dict[str, Any], images: int | None = None
 ) -> Scales:
     """Error over standard error on held-out images: root mean square, or the typical one where few are far off.

@@ -20,6 +20,7 @@ from engines.refine.psf import FitModel
 from engines.refine.rendering import A, X, Y, Z
 from engines.refine.typical import Sample, sample_of, typical_of
 from engines.refine.uneven_light import LEAST_MULTIPLIED_RANGE, LEAST_RANGE, lay_light, light_of
+from engines.refine.uneven_rest import in_standard_deviations, is_alike_after_half_a_turn, widened_by
 
 FitFrame = Callable[..., None]
 """`refine.frame.fit_frame`, or what does the same elsewhere."""
@@ -202,6 +203,11 @@ def fit_particles(
         # beyond the range of depths there may be particles; beyond that of what they are there are none
         accepted &= (theta[:, Z] > model.z_min_um) & (theta[:, Z] < model.z_max_um)
     accepted &= ~on_another(theta, accepted)
+    if model.quantity is not None and model.misfit is not None and is_alike_after_half_a_turn(model):
+        # what both sides of an object have in common does not move it: what they have not, does
+        rest = in_standard_deviations(contrast, total, variance)
+        of_noise = np.sqrt(covariance[:count][accepted][:, (X, Y), (X, Y)])
+        sigma[accepted, :2] = of_noise * widened_by(rest, theta[accepted], model)
     added = accepted & within(theta, height, width)
     present = np.where(np.arange(count) < n, usable | ~given[:count], added)
     return Refined(

@@ -153,7 +153,7 @@ def train_model(
     Raises `TrainingError` if the training fails or has no result, `OutputError` if files cannot be written.
     """
     from calibration.training.class_temperature import at_temperature
-    from calibration.training.export import export, make_card, measure_sigma_scale, read_weights
+    from calibration.training.export import export, make_card, measure_scales, read_weights
     from calibration.training.fit_scale import with_measured_errors
     from calibration.training.scoring import SCORING_SEED, HeldOut
     from calibration.training.settings import TrainingError
@@ -172,7 +172,7 @@ def train_model(
     if not course.weights:
         raise TrainingError("the training ended before its first result; give it more --minutes")
     material = recipe()
-    scale = measure_sigma_scale(material, settings, course.weights)
+    scale = measure_scales(material, settings, course.weights)
     card = make_card(material, settings, course, calibration_sha256, scale)
     weights = at_temperature(course.weights, material.kinds, scale.class_temperature)
     export(output, weights, card, material.particle, material.others)

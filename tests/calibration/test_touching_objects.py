@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from calibration.examples.crops import Crop
 from calibration.examples.image_model import model_of
@@ -43,16 +44,21 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def detected(model_file: Path, picture: np.ndarray) -> np.ndarray:
-    """Places (N, 2) of what is found with a confidence above 0.5."""
+def table_of(model_file: Path, picture: np.ndarray) -> dict[str, np.ndarray]:
+    """What is found with a confidence above 0.5."""
     with closing(open_engine(DetectorSettings(workers=1), model=model_file, pixel_size_um=1.0)) as engine:
         engine.submit(Frame(FrameInfo("run", 0, 0, 0.0, 0, 0.0, pixel_size_um=1.0), picture))
         results: list[Detections] = []
         while not results:
             results = engine.results(60.0)
     table = dict(zip(Detections.COLUMNS, results[0].table, strict=True))
-    places: np.ndarray = np.column_stack([table["x_um"], table["y_um"]])[table["confidence"] > 0.5]
-    return places
+    return {name: column[table["confidence"] > 0.5] for name, column in table.items()}
+
+
+def detected(model_file: Path, picture: np.ndarray) -> np.ndarray:
+    """Places (N, 2) of what is found with a confidence above 0.5."""
+    table = table_of(model_file, picture)
+    return np.column_stack([table["x_um"], table["y_um"]])
 
 
 def packed(count: int, apart_px: float, side_px: float, rng: np.random.Generator) -> np.ndarray:
@@ -81,3 +87,22 @@ def test_one_that_stands_alone_is_found_once(model_file: Path) -> None:
     found = detected(model_file, image(places, np.array([1.0, 0.3]), (96, 130), 4))
     assert len(found) == 2
     assert np.linalg.norm(found[None] - places[:, None], axis=2).min(axis=1).max() < 0.1
+
+
+def test_shade_of_discs_beyond_focus_is_in_the_standard_errors(model_file: Path) -> None:
+    rng = np.random.default_rng(2)
+    places, shades = packed(45, 14, 180, rng), rng.uniform(0, 180, (45, 2))
+    shade = ndimage.gaussian_filter(
+        image(shades, 0.4 * rng.uniform(0.5, 1.2, 45), (180, 180), 5).astype(float) - LIGHT, 3.0
+    )
+    picture = np.rint(image(places, rng.uniform(0.5, 1.2, 45), (180, 180), 6) + shade).astype(np.uint16)
+    table = table_of(model_file, picture)
+    apart = np.stack([table["x_um"], table["y_um"]], axis=1)[None] - places[:, None]
+    nearest = np.linalg.norm(apart, axis=2).argmin(axis=1)
+    errors = apart[np.arange(len(places)), nearest]
+    found = np.linalg.norm(errors, axis=1) < 1
+    assert found.mean() > 0.9
+    stated = np.stack([table["sigma_x_um"], table["sigma_y_um"]], axis=1)[nearest]
+    pulls = np.abs(errors / stated)[found]
+    assert 0.5 < np.median(pulls) / 0.674 < 1.7
+    assert (pulls < 2).mean() > 0.65

@@ -20,7 +20,7 @@ pytest.importorskip("onnxscript")
 from calibration.synthesis import Layout, NoiseModel, Rendered  # noqa: E402
 from calibration.training import checkpoint  # noqa: E402
 from calibration.training.checkpoint import Course  # noqa: E402
-from calibration.training.export import export, make_card, measure_sigma_scale, read_weights  # noqa: E402
+from calibration.training.export import export, make_card, measure_scales, read_weights  # noqa: E402
 from calibration.training.fit_scale import with_measured_errors  # noqa: E402
 from calibration.training.loss import Targets, particle_loss, share_out  # noqa: E402
 from calibration.training.material import Material  # noqa: E402
@@ -194,7 +194,7 @@ def test_the_file_agrees_with_torch_and_carries_all_that_its_use_needs(learnt, t
     assert card.training["seed"] == 0
     assert card.scores["missed"] == 0.3
     stated = held_out.score(model, 1).evaluation.errors["z"].calibration
-    scale = measure_sigma_scale(trainer.material, QUICK, weights, 24).place
+    scale = measure_scales(trainer.material, QUICK, weights, 24).place
     assert scale[2] == pytest.approx(stated, rel=0.3)
     right = held_out.score(model, 1, scale).evaluation.errors["z"].calibration
     assert right == pytest.approx(1.0, rel=0.3)

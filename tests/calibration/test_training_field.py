@@ -13,7 +13,7 @@ pytest.importorskip("onnxscript")
 
 from calibration.synthesis import Layout, NoiseModel, Rendered  # noqa: E402
 from calibration.training.checkpoint import Course  # noqa: E402
-from calibration.training.export import export, make_card, measure_sigma_scale, read_weights  # noqa: E402
+from calibration.training.export import export, make_card, measure_scales, read_weights  # noqa: E402
 from calibration.training.material import Material  # noqa: E402
 from calibration.training.scoring import HeldOut  # noqa: E402
 from calibration.training.settings import TrainingSettings  # noqa: E402
@@ -92,4 +92,4 @@ def test_a_training_for_an_uneven_field_runs_to_its_scores():
     course = train(partial(replace, material), settings)
     assert len(course.scores) == 1
     assert "ramps_2.coefficients" in course.weights
-    assert len(measure_sigma_scale(material, settings, course.weights, 4).place) == 3
+    assert len(measure_scales(material, settings, course.weights, 4).place) == 3

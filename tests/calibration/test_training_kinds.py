@@ -21,7 +21,7 @@ from calibration.synthesis.from_optics import simulated_cutouts  # noqa: E402
 from calibration.synthesis.rendered_source import Kind  # noqa: E402
 from calibration.training.checkpoint import Course  # noqa: E402
 from calibration.training.class_temperature import at_temperature, class_temperature  # noqa: E402
-from calibration.training.export import export, make_card, measure_sigma_scale  # noqa: E402
+from calibration.training.export import export, make_card, measure_scales  # noqa: E402
 from calibration.training.loss import Targets, particle_loss  # noqa: E402
 from calibration.training.material import Material  # noqa: E402
 from calibration.training.scoring import HeldOut, class_right, pairs  # noqa: E402
@@ -127,7 +127,7 @@ def test_one_network_learns_the_class_and_its_file_tells_it(tmp_path):
         trainer.step(step / 260)
     weights = {name: value.clone() for name, value in trainer.averaged.state_dict().items()}
     path = tmp_path / "model.onnx"
-    scales = measure_sigma_scale(trainer.material, QUICK, weights, 12)
+    scales = measure_scales(trainer.material, QUICK, weights, 12)
     export(
         path,
         at_temperature(weights, 2, scales.class_temperature),
