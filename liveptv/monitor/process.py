@@ -29,7 +29,7 @@ from stream.errors import ConfigurationError, LinkError
 from stream.messages import Command, CommandKind
 from stream.sockets import Security
 
-START_S = 30.0  # for the page's process to start: 1 to 2 s, many times that on a loaded computer
+START_S = 120.0  # for the page's process to start: 1 to 2 s; beside busy programs more than 30 s were seen
 PATIENCE_S = 5.0  # for the process to end before it is killed
 LAST_UPDATE_S = 1.0  # after the run, so that browsers get its last summary (one is sent every 0.5 s)
 MAX_MESSAGE_BYTES = 4096  # from a browser; a controller's settings take some hundred
