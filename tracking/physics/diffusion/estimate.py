@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,7 @@ import numpy.typing as npt
 from scipy.stats import chi2
 
 from stream.errors import ConfigurationError
-from tracking.physics.diffusion.averages import (
-    ABOVE,
-    SURE,
-    AveragedDiffusion,
-    block_moments,
-    from_averages,
-    limit_um2_s,
-)
+from tracking.physics.diffusion.averages import block_moments
 from tracking.physics.diffusion.covariance import Estimates, Moments, localisation_um, moments, solve
 from tracking.physics.diffusion.drift import (
     LARGER,
@@ -37,6 +30,7 @@ from tracking.physics.diffusion.drift import (
     without_flow,
     without_own_velocities,
 )
+from tracking.physics.diffusion.lasting import DEPTH, AxisDiffusion, with_lasting_errors
 from tracking.physics.diffusion.likelihood import likeliest
 from tracking.physics.diffusion.populations import Populations, populations
 from tracking.physics.diffusion.segments import LONGEST, Segments, cut_into_segments
@@ -57,40 +51,11 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 AXES = "xyz"
-DEPTH = 2
 LIKELIHOOD_BELOW = 1.0  # signal-to-noise ratio
 LONGEST_OF_ALL = 256
 """Displacements in a segment for the likelihood at most: 32 / SNR^2 of them are needed to tell steps from errors;
 with more, slow changes of the flow begin to count."""
 NEEDED = 32.0
-
-
-@dataclass(frozen=True, slots=True)
-class AxisDiffusion:
-    """D of one axis, um^2/s, with its standard error, and the localisation error, um.
-
-    `snr` is sqrt(D dt) over the localisation error (inf without one), `method` is "covariance", "likelihood" or
-    "averages". `shear_um2_s` is what the sheared flow had added to D and was subtracted. `used`: whether the axis
-    counts for the mean D. `at_most`: D is an upper limit only, as errors last over frames
-    (`tracking.physics.diffusion.averages`). `frames`: where they surely do, over how many frames means are taken
-    to be free of them, else 1.
-    """
-
-    axis: str
-    um2_s: float
-    standard_error_um2_s: float
-    localisation_um: float
-    snr: float
-    method: str
-    shear_um2_s: float
-    used: bool
-    at_most: bool = False
-    frames: int = 1
-
-    @property
-    def limit_um2_s(self) -> float:
-        """What D is below with a probability of 95 %, um^2/s."""
-        return limit_um2_s(self.um2_s, self.standard_error_um2_s)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -274,7 +239,7 @@ def diffusion_of(
     )
     longer = longer if together is None else without_flow(longer, together[0])
     if known is None and segments.steps.size:
-        axes = _with_lasting_errors(axes, block_moments(longer, drift=own))
+        axes = with_lasting_errors(axes, block_moments(longer, drift=own))
     mean, error, p = _mean(axes, segments)
     used = np.array([axis.used for axis in axes], np.bool_)
     among = None
@@ -297,63 +262,6 @@ def diffusion_of(
         sums,
         longer,
     )
-
-
-def _with_lasting_errors(axes: list[AxisDiffusion], of_blocks: list[Moments]) -> list[AxisDiffusion]:
-    """The axes, with D from `averages` where errors last over frames.
-
-    Shear makes D of longer blocks larger: axes that it adds to are left as they are. Those that were corrected for
-    it by depths whose errors last do not count either, if one is left that was not.
-    """
-    plane = [_in_the_plane(axis, of_blocks, at) for at, axis in enumerate(axes[:DEPTH])]
-    return _along_the_depth([*plane, *axes[DEPTH:]], of_blocks) if len(axes) > DEPTH else plane
-
-
-def _in_the_plane(axis: AxisDiffusion, of_blocks: list[Moments], at: int) -> AxisDiffusion:
-    found = from_averages(of_blocks, at) if axis.shear_um2_s == 0.0 else None
-    if found is None or not found.lasting:
-        return axis
-    axis = replace(axis, frames=found.block)
-    if axis.um2_s - found.um2_s > SURE * math.hypot(axis.standard_error_um2_s, found.standard_error_um2_s):
-        axis = _from(found, axis)
-    return axis
-
-
-def _from(found: AveragedDiffusion, axis: AxisDiffusion) -> AxisDiffusion:
-    """An axis with D from means over frames."""
-    return replace(
-        axis,
-        um2_s=found.um2_s,
-        standard_error_um2_s=found.standard_error_um2_s,
-        method="averages",
-        used=axis.used and not found.at_most,
-        at_most=found.at_most,
-    )
-
-
-def _along_the_depth(axes: list[AxisDiffusion], of_blocks: list[Moments]) -> list[AxisDiffusion]:
-    depth, plane = axes[DEPTH], [axis for axis in axes[:DEPTH] if axis.used]
-    clear = [axis for axis in plane if axis.shear_um2_s == 0.0]
-    plane = clear or plane
-    count = max(len(plane), 1)
-    across = (
-        sum(axis.um2_s for axis in plane) / count if plane else math.nan,
-        math.sqrt(sum(axis.standard_error_um2_s**2 for axis in plane)) / count if plane else math.nan,
-    )
-    found = from_averages(of_blocks, DEPTH)
-    if found is None:
-        return axes
-    found = found.beside(across)
-    apart = math.hypot(depth.standard_error_um2_s, found.standard_error_um2_s)
-    larger = depth.um2_s - across[0] > ABOVE * math.hypot(depth.standard_error_um2_s, across[1])
-    # Where steps are longer than errors are large, both have to say so: D in the plane and longer blocks.
-    shown = found.lasting or found.at_most or depth.um2_s - found.um2_s > SURE * apart
-    if not (found.lasting and larger if depth.method == "covariance" else shown or larger):
-        return axes
-    plane = [
-        replace(axis, used=axis.used and not (clear and axis.shear_um2_s > 0.0)) for axis in axes[:DEPTH]
-    ]
-    return [*plane, _from(found, replace(depth, frames=found.block))]
 
 
 def _common(
