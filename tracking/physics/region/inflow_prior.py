@@ -40,7 +40,7 @@ BEFORE = ((0.0, 1.0), (-1.5, 1.5), (-2.0, 2.0), (3.0, 0.8))
 """The same of a, b, -e and d: shapes along the opening as strong as those normal to it, those up a fourth, lopsided
 ones a seventh (from 1 / 50 to as strong). A step of the floor at a distance L leaves exp(-pi L / depth) from each
 detail over the depth to the next: L about 1 depth. The tracks do not tell this number; with 2.0 in place of 3.0 the
-pressure's error doubled in a bend (3 seeds). Tracks tell little of lopsided flows: with no number of
+pressure's error was 1.6 times as large in a bend (3 seeds). Tracks tell little of lopsided flows: with no number of
 their own they were taken to be as strong as the others, and most of the stated error of the velocity at openings
 was theirs, while the true ones were 0."""
 POINTS = 64
