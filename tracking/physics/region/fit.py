@@ -33,9 +33,9 @@ SETTLED = 0.03
 
 MESH_SHARE = 0.5
 """Error of a mesh over the difference to one with sides twice as long. Where flows are smooth it is less, but edges
-let errors fall by half to two thirds only: in a step to half the width, with two functions over the depth less in the
-coarser one and against quartic triangles of half the side, 0.44 for the velocity, 0.5 to 0.7 for the shear on walls,
-0.2 for its mean and the pressure."""
+let errors fall by half to two thirds only: in a step to half the width, with two functions over the depth less in
+the coarser one, against quartic triangles of half the side: 0.44 for the velocity, 0.5 to 0.7 for the shear on
+walls, 0.2 for its mean and the pressure."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
