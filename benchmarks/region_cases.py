@@ -23,11 +23,11 @@ TYPICAL_UM3_S = 150.0 * 200.0 * 100.0
 """Flow rate: 150 um/s through 200 x 100 um, times 0.7 to 1.4 by the seed."""
 VISCOSITY_PA_S = 1e-3
 POINTS_ON_A_LINE = 40
-SIDE = 1.2
+SIDE = 1.5
 """Of the triangles of the true flow, in half depths."""
 WALL_REACH, WALL_ROUNDS = 0.5, 2
 """They are halved so often within this many sides of a wall that is seen."""
-CORNER_REACH, FINER_AT_CORNERS = 0.8, 2
+CORNER_REACH, FINER_AT_CORNERS = 0.8, 1
 """The same at corners, beside the rounds of every mesh."""
 FUNCTIONS = 9
 """Polynomials over the depth of the true flow."""

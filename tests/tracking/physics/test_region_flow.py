@@ -21,7 +21,7 @@ from tracking.physics.region.walls import shear_rates, wall_pieces
 from tracking.physics.sections.rectangle import RectangleProfile
 
 COARSE = {"cells_across": 1.0, "most_triangles": 20, "functions": 5}
-COARSER = {"cells_across": 0.5, "most_triangles": 5, "functions": 3}
+COARSER = {"cells_across": 0.5, "most_triangles": 5, "functions": 4}
 BOX = region_of([(0, 0), (300, 0), (300, 200), (0, 200)],
                 {"in": [(0, 0), (0, 200)], "out": [(300, 200), (300, 0)]}, 100.0, 20.0)  # fmt: skip
 

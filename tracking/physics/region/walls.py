@@ -146,7 +146,8 @@ def _at_side(flows: StokesFlows, side: int, place_um: FloatArray) -> FloatArray:
     )  # the pressure's part
     up = velocity_functions((place_um[2] - domain.region.floor_um) / domain.unit_um - 1.0, functions)
     shares = domain.seen_interpolation(place_um[:2] + ON_WALL * domain.unit_um * inwards[:, None])[:, nodes]
-    return np.einsum("wn,wk,anks->aws", shares.toarray(), up, slope, optimize=True)
+    found: FloatArray = np.einsum("wn,wk,anks->aws", shares.toarray(), up, slope, optimize=True)
+    return found
 
 
 def _one_sided(flows: StokesFlows, start: FloatArray, end: FloatArray, inwards: FloatArray) -> FloatArray:
