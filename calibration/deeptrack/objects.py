@@ -25,7 +25,7 @@ from calibration.deeptrack.errors import PipelineError, running
 from calibration.deeptrack.following import FloatArray, array_of
 from calibration.deeptrack.labels import ENDINGS, SAME_PX, unit_of
 from calibration.deeptrack.loading import Loaded, load_pipeline, microscopes_of, split_name
-from calibration.deeptrack.sight import Sight
+from calibration.deeptrack.sight import Scale, Sight
 from calibration.deeptrack.survey import unit_scale
 
 IntArray = npt.NDArray[np.int64]
@@ -105,7 +105,7 @@ class PipelineObjects:
             first = self._image(self._feature())
         if any(first.shape != view.shape for view in views):
             raise self._unfit("it changes the size of images after the optics, which are not followed here")
-        self.pixel_size_um: float = self._loaded.pixel_size_um or self._sights[0].pixel_size_um or 1.0
+        self.pixel_size_um: float = self._loaded.pixel_size_um or self._pixel_sizes_um()[0]
         self.shape: tuple[int, int] = (first.shape[0], first.shape[1])
         self.first_image = first
         self._waiting += self._as_objects()
@@ -177,11 +177,13 @@ class PipelineObjects:
         """What a microscope images, in the middle of its evaluation."""
         sight = self._sights[number]
         if self._mode == "place":
+            assert sight.scale is not None  # since it was first drawn
             return [
-                self._scattered(parts[number], place + sight.first_px, z_um / sight.z_step_um)
+                self._scattered(parts[number], place + sight.scale.first_px, z_um / sight.scale.z_step_um)
                 for parts, place, z_um in self._placed
             ]
-        self._note_scales(sight)
+        sight.scale = Scale.of(sight.microscope)
+        self._check(sight.scale)
         answer = self._sample()
         there = answer if isinstance(answer, list) else [answer]
         if any(id(each) not in self._given for each in there):
@@ -193,13 +195,17 @@ class PipelineObjects:
             raise _Enough
         return there
 
-    def _note_scales(self, sight: Sight) -> None:
-        down_um, across_um = sight.note_scales()
+    def _check(self, scale: Scale) -> None:
+        down_um, across_um = scale.pixels_um
         if abs(down_um / across_um - 1.0) > SAME_PIXEL:
             raise self._unfit(f"its pixels are not square ({down_um:g} x {across_um:g} um)")
-        known = [each.pixel_size_um for each in self._sights if each.pixel_size_um is not None]
+        known = self._pixel_sizes_um()
         if max(known) / min(known) - 1.0 > SAME_PIXEL:
             raise self._unfit(f"its microscopes have pixels of {min(known):g} and {max(known):g} um")
+
+    def _pixel_sizes_um(self) -> list[float]:
+        """Those of the microscopes that were evaluated."""
+        return [each.scale.pixels_um[0] for each in self._sights if each.scale is not None]
 
     def _scattered(self, part: Part, place_px: FloatArray, z_px: float) -> Any:
         properties = {**part.properties, "position": place_px, "z": z_px}

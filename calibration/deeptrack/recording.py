@@ -20,6 +20,7 @@ import numpy as np
 from calibration.deeptrack.errors import PipelineError, running
 from calibration.deeptrack.following import FloatArray, array_of, moved, own_coordinates, random_state
 from calibration.deeptrack.loading import Loaded, microscopes_of
+from calibration.deeptrack.sight import Scale
 
 SOURCE = "liveptv_source"
 """Among the properties of what a scatterer gives: the number of its feature."""
@@ -88,7 +89,7 @@ class Recorder:
         self._pixels: list[tuple[float, float]] = []
         self._coordinates: dict[int, tuple[Any, FloatArray | None]] = {}
         self._views: dict[int, Any] = {}
-        self._scales: dict[int, tuple[FloatArray, float]] = {}
+        self._scales: dict[int, Scale] = {}
         self._bent = False
         for number, scatterer in enumerate(self.scatterers):
             self._tag(scatterer, number)
@@ -220,18 +221,13 @@ class Recorder:
         scatterer._wrap_output = tagged
 
     def _note(self, microscope: Any, number: int) -> None:
-        from deeptrack.backend.units import get_active_scale, get_active_voxel_size
-
         validate, store = microscope._validate_input, microscope.store
 
         def noted(scattered: Any) -> Any:
             if number not in self._scales:  # DeepTrack takes ms to say them
-                scale = np.asarray(get_active_scale(), float)
-                voxel_um = 1e6 * np.asarray(get_active_voxel_size(), float) * scale
-                region = np.asarray(microscope._objective.output_region(), float)[:2] / scale[:2]
-                self._pixels.append((float(voxel_um[0]), float(voxel_um[1])))
-                self._scales[number] = np.nan_to_num(region), float(voxel_um[2])
-            self._add(scattered, *self._scales[number])
+                self._scales[number] = Scale.of(microscope)
+                self._pixels.append(self._scales[number].pixels_um)
+            self._add(scattered, self._scales[number])
             return validate(scattered)
 
         def stored(view: Any, _ID: tuple[int, ...] = ()) -> Any:  # noqa: N803 - as DeepTrack names it
@@ -255,7 +251,7 @@ class Recorder:
 
         illumination.resolve = noted
 
-    def _add(self, scattered: Any, first_px: FloatArray, z_step_um: float) -> None:
+    def _add(self, scattered: Any, scale: Scale) -> None:
         properties = scattered.properties
         if properties.get("position") is None:
             return
@@ -264,7 +260,9 @@ class Recorder:
         source = int(properties.get(SOURCE, -1))
         # a sample that several microscopes image, one for each wavelength, is there once
         key = (source, *np.round(place, 9).tolist(), round(float(z), 9))
-        self._seen.setdefault(key, Seen(source, properties, place[:2] - first_px, float(z) * z_step_um))
+        self._seen.setdefault(
+            key, Seen(source, properties, place[:2] - scale.first_px, float(z) * scale.z_step_um)
+        )
 
     def _watch(self, feature: Any) -> None:
         work = feature._process_and_get

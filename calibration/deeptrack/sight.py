@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,18 +13,34 @@ RESTORED = ("output_region", "padding", "voxel_size")
 """What a microscope changes in its optics when it draws (DeepTrack 2.0.2), and would change again."""
 
 
+class Scale(NamedTuple):
+    """How a microscope counts places: the first row and column (2,) of its image, the size (2,) of its pixels along
+    rows and columns, and the unit of its depths."""
+
+    first_px: FloatArray
+    pixels_um: tuple[float, float]
+    z_step_um: float
+
+    @classmethod
+    def of(cls, microscope: Any) -> Scale:
+        """That of a microscope in the middle of its evaluation, as DeepTrack says it then only, in some ms."""
+        from deeptrack.backend.units import get_active_scale, get_active_voxel_size
+
+        scale = np.asarray(get_active_scale(), float)
+        down, across, deep = (
+            float(each) for each in 1e6 * np.asarray(get_active_voxel_size(), float) * scale
+        )
+        region = np.asarray(microscope._objective.output_region(), float)[:2] / scale[:2]
+        return cls(np.nan_to_num(region), (down, across), deep)
+
+
 @dataclass(slots=True, eq=False)
 class Sight:
-    """A microscope: what its optics were before it changed them, and how it counts places.
-
-    `first_px` (2,) is the first row and column of its image, `z_step_um` the unit of its depths.
-    """
+    """A microscope: what its optics were before it changed them, and how it counts places, once it is evaluated."""
 
     microscope: Any
     optics: dict[str, Any] = field(default_factory=dict)
-    pixel_size_um: float | None = None
-    z_step_um: float = 1.0
-    first_px: FloatArray = field(default_factory=lambda: np.zeros(2))
+    scale: Scale | None = None
 
     def begin_again(self) -> None:
         """Let it, and what comes after it, be evaluated anew with the properties that they have."""
@@ -36,15 +52,3 @@ class Sight:
         """Note what it will change in its optics."""
         properties = self.microscope._objective.properties
         self.optics = {name: properties[name]() for name in RESTORED}
-
-    def note_scales(self) -> FloatArray:
-        """Note how it counts places, in the middle of its evaluation; returns the size (2,) of its pixels, um."""
-        from deeptrack.backend.units import get_active_scale, get_active_voxel_size
-
-        scale = np.asarray(get_active_scale(), float)
-        voxel_um = 1e6 * np.asarray(get_active_voxel_size(), float) * scale
-        region = np.asarray(self.microscope._objective.output_region(), float)[:2] / scale[:2]
-        self.first_px = np.nan_to_num(region)
-        self.pixel_size_um, self.z_step_um = float(voxel_um[0]), float(voxel_um[2])
-        found: FloatArray = voxel_um[:2]
-        return found

@@ -22,6 +22,7 @@ agree (empirical Bayes: Smyth 2004, Stat. Appl. Genet. Mol. Biol. 3, 3, section 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -51,6 +52,8 @@ BY_CHANCE = 1e-3
 """Probability below which what one object's rest says is no chance of what the others have in common: it then
 counts alone, as one with dirt on it among many without."""
 NEWTON_STEPS = 30
+MODELS = 4
+"""Models whose slopes are remembered: a program fits with one or two at a time."""
 
 
 class Look(NamedTuple):
@@ -64,6 +67,7 @@ class Look(NamedTuple):
     parts: FloatArray
 
 
+@lru_cache(maxsize=MODELS)
 def is_alike_after_half_a_turn(model: FitModel) -> bool:
     """Whether the images of a model's objects are, in the middle of its range."""
     image = _drawn(model, 0.5 * (model.z_min_um + model.z_max_um))[VALUE]
@@ -127,6 +131,7 @@ def _waves(side: int) -> tuple[int, FloatArray, FloatArray, FloatArray]:
     return length, 2 * math.pi * fft.fftfreq(length), 2 * math.pi * fft.rfftfreq(length), weight
 
 
+@lru_cache(maxsize=MODELS * LOOKS)
 def _look(model: FitModel, depth_um: float) -> Look:
     drawn = _drawn(model, depth_um)
     side = drawn.shape[1]

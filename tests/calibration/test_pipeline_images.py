@@ -17,6 +17,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     deeptrack = pytest.importorskip("deeptrack")
 
+from beads_pipeline import BEADS, recorder_of  # noqa: E402
+
 from calibration.deeptrack.errors import PipelineError  # noqa: E402
 from calibration.deeptrack.labels import Term, objects_of  # noqa: E402
 from calibration.deeptrack.loading import load_pipeline, split_name  # noqa: E402
@@ -24,23 +26,6 @@ from calibration.deeptrack.material import from_pipeline  # noqa: E402
 from calibration.deeptrack.recording import Recorder, Symmetry  # noqa: E402
 from calibration.deeptrack.source import PipelineSource  # noqa: E402
 from calibration.deeptrack.survey import survey  # noqa: E402
-
-BEADS = """
-import deeptrack as dt
-import numpy as np
-bead = dt.Sphere(
-    position=lambda: 8 + 32 * np.random.rand(2),
-    radius=lambda: (0.3 + 0.4 * np.random.rand()) * 1e-6,
-    intensity=lambda: 10 + 5 * np.random.rand(),
-)
-optics = dt.Fluorescence(NA=0.8, wavelength=600e-9, resolution=1e-6, magnification=5, output_region=(0, 0, 48, 48))
-"""
-
-
-def recorder_of(tmp_path, text, name=""):
-    path = tmp_path / "beads.py"
-    path.write_text(text, encoding="utf-8")
-    return Recorder(load_pipeline(path, name))
 
 
 def centroid(image):
@@ -168,64 +153,6 @@ def test_the_same_seed_gives_the_same_image_and_noise_can_be_drawn_anew(tmp_path
 def test_what_depends_on_the_objects_is_not_drawn_anew_alone(tmp_path):
     text = BEADS + "pipeline = optics(bead) >> dt.Gaussian(sigma=lambda: 0.01) >> dt.Add(b=bead.intensity)"
     assert not recorder_of(tmp_path, text).is_separable
-
-
-WHITE_LIGHT = """
-sphere = dt.Sphere(
-    position=lambda: 48 * np.random.rand(2), radius=3e-7, refractive_index=1.45 + 0.02j,
-    position_unit="pixel",
-)
-sample = sphere ^ 2
-LIGHT
-seen = [
-    dt.Brightfield(
-        wavelength=wavelength, NA=0.8, resolution=1e-6, magnification=10, illumination=light,
-        output_region=(0, 0, 48, 48),
-    )(sample)
-    for wavelength in (4e-7, 6e-7)
-]
-pipeline = sum(seen) >> dt.Gaussian(sigma=0.05)
-"""
-UNEVEN = "light = dt.IlluminationGradient(gradient=lambda: np.random.randn(2) * 0.01)"
-ASLANT = "light = dt.Lambda(lambda: lambda field: field * np.exp(0.1j * np.arange(field.shape[1])))"
-
-
-def test_microscopes_that_share_a_sample_draw_it_once_for_each_image(tmp_path):
-    text = "import deeptrack as dt\nimport numpy as np\n" + WHITE_LIGHT.replace("LIGHT\n", UNEVEN + "\n", 1)
-    recorder = recorder_of(tmp_path, text)
-    drawn = []
-    for microscope in recorder.microscopes:
-        work = microscope._process_and_get
-        microscope._process_and_get = lambda *given, work=work, **named: (
-            drawn.append(1) or work(*given, **named)
-        )
-    image = recorder.draw(3)
-    assert len(drawn) == 2
-    assert len(image.seen) == 2
-    seen = sum(np.squeeze(np.asarray(view)) for view in image.views)
-    noise = image.image - seen
-    assert noise.std() == pytest.approx(0.05, rel=0.1)
-    assert abs(noise.mean()) < 0.01
-    again = recorder.draw_again(image, 4)
-    assert len(drawn) == 2
-    assert (again.image - seen).std() == pytest.approx(0.05, rel=0.1)
-
-
-def test_uneven_light_may_be_turned_with_the_sample_and_light_from_aside_may_not(tmp_path):
-    for light, symmetry in ((UNEVEN, Symmetry.ALL), (ASLANT, Symmetry.NONE)):
-        text = "import deeptrack as dt\nimport numpy as np\n" + WHITE_LIGHT.replace(
-            "LIGHT\n", light + "\n", 1
-        )
-        recorder = recorder_of(tmp_path, text)
-        recorder.draw(1)
-        assert recorder.symmetry is symmetry
-
-
-def test_an_aberration_forbids_to_turn_images(tmp_path):
-    plain = recorder_of(tmp_path, BEADS + "pipeline = optics(bead)")
-    assert plain.symmetry is Symmetry.ALL
-    coma = BEADS.replace("NA=0.8,", "NA=0.8, pupil=dt.HorizontalComa(coefficient=1),")
-    assert recorder_of(tmp_path, coma + "pipeline = optics(bead)").symmetry is Symmetry.NONE
 
 
 def test_units_and_ranges_are_found_and_kinds_have_the_names_of_their_variables(tmp_path):
