@@ -18,7 +18,10 @@ from tracking.physics.sections.shapes import Rectangle, Section
 class FlowSettings(SettingsSection):
     """The fit of the flow in the channel, during a run and in its report; needs `[channel]` and depths."""
 
-    live: bool = Field(True, description="fit the flow once a second during a run with a `[channel]`")
+    live: bool = Field(
+        True,
+        description="fit the flow during a run with a `[channel]`: once a second, every two once it has counted for 20 s",
+    )
     section: str = Field(
         "",
         max_length=10_000,
