@@ -20,7 +20,7 @@ class FlowSettings(SettingsSection):
 
     live: bool = Field(
         True,
-        description="fit the flow during a run with a `[channel]`: once a second, every two once it has counted for 20 s",
+        description="fit the flow during a run with a `[channel]`: once a second, after 20 s every two",
     )
     section: str = Field(
         "",
