@@ -47,8 +47,10 @@ POINTS = 64
 """Points of the integral over these numbers; standard errors then change by less than 3 % with more."""
 BROADER = 1.3
 """Standard deviations of the points over those of the normal distribution at the maximum: tails are longer."""
-FARTHEST = 6.0
+FARTHEST = 4.0
 """Standard deviations to which the numbers may go: a first step without a bound may leave what a computer holds."""
+MOST_LOG = 25.0
+"""Of a standard deviation over 1 um/s, up or down: beyond it squares leave what a computer holds."""
 FLAT = 1e-3
 """Step of the numerical second derivatives, in standard deviations of what is known before."""
 
@@ -66,7 +68,7 @@ class InflowPrior:
 
     def confidence(self, numbers: FloatArray) -> FloatArray:
         """1 / sigma^2 of the amplitudes, (..., S), from numbers (..., H) in standard deviations from their mean."""
-        sigma = np.exp((self.mean + numbers * self.deviation) @ self.share)
+        sigma = np.exp(np.clip((self.mean + numbers * self.deviation) @ self.share, -MOST_LOG, MOST_LOG))
         confidence: FloatArray = 1.0 / np.where(self.carries, UNKNOWN_SPEEDS * self.speed, sigma) ** 2
         return confidence
 
