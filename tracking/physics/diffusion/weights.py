@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from tracking.physics.diffusion.theory import published_variance
 
-if TYPE_CHECKING:
-    from tracking.physics.diffusion.estimate import AxisDiffusion
+
+class MeasuredAxis(Protocol):
+    """D of one axis, um^2/s, its localisation error, um, and whether it counts."""
+
+    @property
+    def um2_s(self) -> float: ...
+    @property
+    def localisation_um(self) -> float: ...
+    @property
+    def used(self) -> bool: ...
 
 
 def weights_of(
-    axes: Sequence[AxisDiffusion], interval_s: float, displacements: int
+    axes: Sequence[MeasuredAxis], interval_s: float, displacements: int
 ) -> npt.NDArray[np.float64]:
     """The weights of the axes (axes,), which add up to 1; 0 for those that are not used.
 
