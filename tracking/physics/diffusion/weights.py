@@ -15,11 +15,16 @@ class MeasuredAxis(Protocol):
     """D of one axis, um^2/s, its localisation error, um, and whether it counts."""
 
     @property
-    def um2_s(self) -> float: ...
+    def um2_s(self) -> float:
+        """D, um^2/s."""
+
     @property
-    def localisation_um(self) -> float: ...
+    def localisation_um(self) -> float:
+        """Localisation error, um."""
+
     @property
-    def used(self) -> bool: ...
+    def used(self) -> bool:
+        """Whether it counts."""
 
 
 def weights_of(
