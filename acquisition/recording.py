@@ -13,7 +13,7 @@ from acquisition.source import SourceInfo
 from acquisition.stacks.folder import open_folder
 from acquisition.stacks.frame_numbers import RecordedNumbers
 from acquisition.stacks.hdf5_stack import Hdf5Stack
-from acquisition.stacks.image_files import SUFFIXES, TIFF
+from acquisition.stacks.image_files import SUFFIXES, TIFF, FolderStack
 from acquisition.stacks.library_errors import GuardedStack
 from acquisition.stacks.scales import check_pixel_change, pixel_size
 from acquisition.stacks.stack import ImageStack, Plane, camera_frame_of
@@ -51,6 +51,16 @@ def open_stack(
     not fit it.
     """
     return GuardedStack(path, lambda: _open_unguarded(path, axes, is_scan or volumes, any_type, volumes))
+
+
+def is_image(path: Path) -> bool:
+    """Whether a path is a single image that `open_stack` takes as part of a folder only: PNG, BMP, JPEG or PGM."""
+    return path.suffix.lower() in SUFFIXES and path.suffix.lower() not in TIFF and path.is_file()
+
+
+def open_image(path: Path) -> ImageStack:
+    """Open one PNG, BMP, JPEG or PGM image as a recording of one frame. Raises `SourceError`."""
+    return GuardedStack(path, lambda: FolderStack(path.parent, [path]))
 
 
 def _open_unguarded(path: Path, axes: str | None, is_scan: bool, any_type: bool, volumes: bool) -> ImageStack:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.recording import open_stack
+from acquisition.recording import is_image, open_image, open_stack
+from acquisition.stacks.stack import ImageStack
 from calibration.errors import CalibrationError
 
 FloatArray = npt.NDArray[np.float64]
@@ -65,9 +66,14 @@ def read_crops(paths: Sequence[Path]) -> list[Crop]:
     return crops
 
 
+def opened(path: Path) -> ImageStack:
+    """A recording, or a single image of any type, opened. Raises `SourceError`."""
+    return open_image(path) if is_image(path) else open_stack(path)
+
+
 def read_images(path: Path, most: int | None = None) -> list[FloatArray]:
     """The images (H, W) of a file or folder, `most` of them at most, evenly spread; raises `SourceError`."""
-    with closing(open_stack(path)) as stack:
+    with closing(opened(path)) as stack:
         count = stack.info.planes
         chosen = (
             range(count) if most is None or count <= most else np.linspace(0, count - 1, most).astype(int)

@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from acquisition.recording import open_stack
 from calibration.errors import CalibrationError
-from calibration.examples.crops import At, Crop, cut
+from calibration.examples.crops import At, Crop, cut, opened
 from calibration.examples.symmetry import averaged, one_sided
 from engines.matched.symmetry import centre_of, turned
 from engines.pixel_noise import pixel_noise
@@ -79,6 +78,7 @@ class Example:
     It is contrast against the background, positive or negative as it is in the image, under `outline` (P, P; 0 to
     1). `noise_variance` is that of the camera in a pixel, `noise_part` what averaging has left of it in `image`.
     `centre_px` is the centre in the crop, y and x; `radius_px` the root of the mean square distance from it.
+    `one_sided_part` is the part of its energy that had no partner after half a turn and was taken away.
     """
 
     image: FloatArray
@@ -88,6 +88,7 @@ class Example:
     symmetry: str
     centre_px: tuple[float, float]
     radius_px: float
+    one_sided_part: float = 0.0
 
     @property
     def symmetry_in_words(self) -> str:
@@ -117,9 +118,13 @@ def free(crops: Sequence[Crop]) -> list[Example]:
     reaches the edge of its crop.
     """
     cut = [_freed(crop, is_symmetric=False) for crop in crops]
-    if min(one_sided(each.image, math.sqrt(each.noise_variance))[1] for each in cut) > SYMMETRIC_PART:
+    parts = [one_sided(each.image, math.sqrt(each.noise_variance))[1] for each in cut]
+    if min(parts) > SYMMETRIC_PART:
         return cut
-    return [_averaged(_freed(crop, is_symmetric=True)) for crop in crops]
+    return [
+        replace(_averaged(_freed(crop, is_symmetric=True)), one_sided_part=part)
+        for crop, part in zip(crops, parts, strict=True)
+    ]
 
 
 def crops_at(path: Path, at: Sequence[At]) -> list[Crop]:
@@ -128,7 +133,7 @@ def crops_at(path: Path, at: Sequence[At]) -> list[Crop]:
     Raises `SourceError` for a recording that cannot be read, `CalibrationError` where it has no such image or
     place, or there is no object, or a cut-off one.
     """
-    with closing(open_stack(path)) as stack:
+    with closing(opened(path)) as stack:
         count = stack.info.planes
         for place in at:
             if place.image >= count:
@@ -142,7 +147,9 @@ def crops_at(path: Path, at: Sequence[At]) -> list[Crop]:
 
 
 def _smallest(image: FloatArray, at: At) -> Crop:
+    """The smallest crop that its object can be cut from, if it can be also as a symmetric one."""
     failed: CalibrationError | None = None
+    smallest: Crop | None = None
     height, width = image.shape
     room_px = (
         2 * min(round(at.x_px), round(at.y_px), width - 1 - round(at.x_px), height - 1 - round(at.y_px)) + 1
@@ -153,10 +160,14 @@ def _smallest(image: FloatArray, at: At) -> Crop:
             crop = cut(image, at, size_px)
             try:
                 _cut_free(crop, is_symmetric=False, is_crowded=is_crowded)
+                smallest = smallest or crop
+                _cut_free(crop, is_symmetric=True, is_crowded=is_crowded)
             except (CutOffError, EmptyError) as error:  # a larger crop may hold all of it
                 failed = error
             else:
                 return crop
+        if smallest is not None:
+            return smallest
     assert failed is not None
     raise failed
 

@@ -140,6 +140,11 @@ def train(
         if (images is not None or examples) and output.suffix.lower() in SUFFIXES:
             if sum(each is not None for each in (calibration, optics, images, examples or None)) > 1:
                 raise ConfigurationError(ONE_SOURCE)
+            if background is not None:
+                raise ConfigurationError(
+                    f"--background is for the training of a network; {output} is an image model, which has none: "
+                    "leave it out, or give an output that ends in .onnx"
+                )
             seen = _examples_of(examples, at, background, pixel_size)
             pipeline = _pipeline_of(images, learn, pixel_size, says=True)
             _make_object_model(output, pipeline, seen, minutes, overwrite)

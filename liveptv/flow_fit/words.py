@@ -40,7 +40,8 @@ def in_words(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Name and text of each line, of what `channel_flow` has found."""
     yield "trajectories", _trajectories(found)
     for name, one in found["parameters"].items():
-        if name in FREE or one["standard_error"] > 0:
+        has_none = name == "roll_deg" and one["standard_error"] == 0  # as a round pipe
+        if (name in FREE and not has_none) or one["standard_error"] > 0:
             words, unit = NAMES[name]
             where = f" at x = {found['reference_x_um']:.4g} µm" if name in ("center_y_um", "floor_um") else ""
             unknown = "" if one["told"] else "  (the tracks do not tell)"

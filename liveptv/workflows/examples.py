@@ -12,10 +12,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from stream.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from calibration.examples.crops import At
+    from calibration.examples.crops import At, Crop
     from calibration.examples.objects import Example
     from calibration.training.material import Recipe
 
+FAR_PX, FAR_PART = 2.5, 0.3
+"""Distance of a centre from where it was pointed at, px and over the object's size, beyond which this is said:
+users point to within 1.5 px."""
+ONE_SIDED = 0.2
+"""Part of an object's light without partner after half a turn, from which this is said."""
 MORE_BY_NETWORK = "train a network for them: an output that ends in .onnx"
 
 
@@ -71,7 +76,23 @@ def examples_of(given: Examples, say: Callable[[str], None]) -> list[Example]:
             f"across, {abs(example.peak) / math.sqrt(example.noise_variance):.0f} times its noise, "
             f"{example.symmetry_in_words}"
         )
+        if doubt := _doubt(crop, example):
+            say(
+                f"warning: {crop.name}: {doubt}; choose an object that stands alone, in the middle of its crop"
+            )
     return examples
+
+
+def _doubt(crop: Crop, example: Example) -> str:
+    """Why an example may not be one object, or not with its centre; empty where nothing says so."""
+    y, x = example.centre_px
+    height, width = crop.grey.shape
+    off_px = math.hypot(y - 0.5 * (height - 1), x - 0.5 * (width - 1))
+    if off_px > max(FAR_PX, FAR_PART * 2 * example.radius_px):
+        return f"its centre is {off_px:.1f} px from the middle, so it may touch another one, or be cut off"
+    if example.one_sided_part > ONE_SIDED:
+        return f"{100 * example.one_sided_part:.0f} % of it are on one side only and were taken away"
+    return ""
 
 
 def recipe_of(given: Examples, say: Callable[[str], None]) -> tuple[Recipe, str]:
@@ -127,11 +148,11 @@ def _made_from(given: Examples, examples: Sequence[Example]) -> str:
 
 def _pixel_size_um(given: Examples, say: Callable[[str], None]) -> float:
     """As given, else as the file says, else 1 um."""
-    from acquisition.recording import open_stack
+    from calibration.examples.crops import opened
 
     if given.pixel_size_um is not None:
         return given.pixel_size_um
-    with closing(open_stack(given.paths[0])) as stack:
+    with closing(opened(given.paths[0])) as stack:
         found = stack.info.pixel_size_um
     if math.isfinite(found) and found > 0:
         return found

@@ -215,3 +215,33 @@ def test_training_images_have_objects_where_they_say(peak):
         places = (columns, truth.x_px[n]), (rows, truth.y_px[n])
         off.append([(weight * (grid - at)).sum() / weight.sum() for grid, at in places])
     assert np.abs(off).max() < 0.05
+
+
+def ring(x, y, noise, seed, shape=(64, 64), radius=5.0):
+    """Grey values of a ring."""
+    rows, columns = np.indices(shape)
+    off = np.hypot(columns - x, rows - y) - radius
+    grain = noise * np.random.default_rng(seed).standard_normal(shape)
+    return LIGHT * (1 + 0.5 * np.exp(-(off**2) / 2) + grain)
+
+
+def test_a_crop_of_a_place_is_large_enough_for_an_object_that_is_symmetric(tmp_path):
+    for seed in range(12):
+        x, y = 32 + np.random.default_rng(seed).uniform(-0.5, 0.5, 2)
+        path = tmp_path / f"{seed}.tif"
+        write(path, as_stack(ring(x, y, 0.04, seed, radius=4.0 + 0.1 * seed)))
+        (crop,) = crops_at(path, [At(32, 32)])
+        (example,) = free([crop])
+        assert example.radius_px == pytest.approx(4.0 + 0.1 * seed, rel=0.25)
+
+
+def test_single_images_of_other_types_are_crops_too(tmp_path):
+    from PIL import Image
+
+    paths = [tmp_path / "a.png", tmp_path / "b.bmp"]
+    for path, x, side in zip(paths, (0.2, -0.3), (25, 29), strict=True):
+        Image.fromarray(np.round(spot(x, 0.0, side=side)).astype(np.uint8)).save(path)
+    assert [crop.grey.shape for crop in read_crops(paths)] == [(25, 25), (29, 29)]
+    Image.new("RGB", (25, 25)).save(tmp_path / "c.png")
+    with pytest.raises(SourceError, match="colour"):
+        read_crops([tmp_path / "c.png"])

@@ -59,3 +59,29 @@ def test_objects_without_an_image_model_are_for_a_network(tmp_path, capsys):
     assert "no image model" in said
     assert "train a network" in said
     assert not objects.exists()
+
+
+def test_an_example_that_touches_another_object_is_told(tmp_path, capsys):
+    video, objects = tmp_path / "video.tif", tmp_path / "objects.h5"
+    places = recording(video)
+    image = tifffile.imread(video)
+    x, y = np.rint(places[17]).astype(int)
+    beside = image[..., y - 8 : y + 9, x - 8 : x + 9]
+    doubled = image.copy()
+    doubled[..., y - 8 : y + 9, x - 1 : x + 16] = np.maximum(
+        beside, image[..., y - 8 : y + 9, x - 1 : x + 16]
+    )
+    tifffile.imwrite(video, doubled)
+    train(video, places[[8, 17, 30]], objects)
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert f"warning: the crop at {x},{y}: " in said
+    assert said.count("warning: ") == 1
+    assert "choose an object that stands alone" in said
+
+
+def test_an_image_model_refuses_a_background(tmp_path, capsys):
+    video = tmp_path / "video.tif"
+    recording(video)
+    given = ["--examples", str(video), "--background", str(video), "-o", str(tmp_path / "objects.h5")]
+    assert run_command_line(["train", *given]) != 0
+    assert "--background is for the training of a network" in " ".join(capsys.readouterr().err.split())

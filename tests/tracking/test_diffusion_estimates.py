@@ -270,3 +270,32 @@ def test_too_little_is_not_known_and_nonsense_is_refused():
         diffusion_of([0, 0, 0], [1.0, 2.0], np.zeros((1, 2)))
     with pytest.raises(ConfigurationError, match="cannot be negative"):
         diffusion_of([0, 0], [1.0, 2.0], np.zeros((1, 2)), exposure_s=-1.0)
+
+
+def test_an_axis_that_is_measured_badly_hardly_counts_in_d_of_a_track():
+    track, time, position = brownian_tracks(31, tracks=150, frames=60)
+    rng = np.random.default_rng(32)
+    position[2] += 0.8 * rng.normal(size=track.size)
+    found = by_track(diffusion_of(track, time, position, kinds=False))
+    alone = by_track(diffusion_of(track, time, position[:2], kinds=False))
+    assert found.mean_um2_s.std() < 1.2 * alone.mean_um2_s.std()
+    off = (found.mean_um2_s - D) / found.mean_standard_error_um2_s
+    assert off.std() == pytest.approx(1.0, abs=0.2)
+
+
+def test_along_a_flow_that_shears_too_much_d_is_not_that_of_the_common_drift():
+    track, time, position = brownian_tracks(
+        33, tracks=250, frames=100, interval_s=0.02, sigma_um=0.15, velocity_um_s=0.0
+    )
+    noise = np.random.default_rng(34).normal(size=(2, track.size))[1]
+    first = np.unique(track, return_index=True)[1][track]
+    y, z = (position[axis, first] / np.ptp(position[axis]) - 0.5 for axis in (1, 2))
+    position[0] += 250.0 * (1 - 16 * y**4) * (1 - 4 * z**2) * time
+    position[2] += 0.8 * noise
+    found = diffusion_of(track, time, position, kinds=False)
+    assert found.drift == "common"
+    along_flow = found.axes[0]
+    assert not along_flow.used
+    assert along_flow.um2_s == pytest.approx(D, abs=4 * along_flow.standard_error_um2_s)
+    assert along_flow.standard_error_um2_s < 0.2 * D
+    assert np.isnan(by_track(found).um2_s[0]).all()

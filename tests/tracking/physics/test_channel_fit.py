@@ -60,10 +60,34 @@ def test_over_many_seeds_errors_are_as_large_as_stated():
     "section", [Ellipse(120.0, 120.0), polygon([(-150, 0), (150, 0), (80, 60), (-80, 60)])], ids=["pipe",
     "trapezoid"] )  # fmt: skip
 def test_pipes_and_polygons_are_fitted_alike(section):
-    channel = replace(TILTED, section=section)
+    is_round = isinstance(section, Ellipse)
+    channel = replace(TILTED, section=section, roll_deg=0.0 if is_round else TILTED.roll_deg)
     fit = fitted(channel)
     assert fit.settled
     assert np.abs(errors(fit, channel)).max() < 4
+    assert fit.standard_error("center_y_um") < 0.5  # whatever the roll is, which a round pipe has none of
+    assert (fit.standard_error("roll_deg") == 0.0) == is_round
+
+
+def test_an_ellipse_of_unknown_width_has_a_roll():
+    pipe = Ellipse(120.0, 120.0)
+    assert prior_of(pipe).sigma[PARAMETERS.index("roll_deg")] == 0.0
+    assert prior_of(pipe, {"width_um": Known(120.0, UNKNOWN)}).sigma[PARAMETERS.index("roll_deg")] > 0.0
+
+
+@pytest.mark.parametrize("times", [1e-6, 1e3])
+def test_tracks_in_another_unit_than_the_section_are_refused(times):
+    found = velocities(TILTED, 60, 1)
+    wrong = replace(found, position_um=times * found.position_um)
+    with pytest.raises(ConfigurationError, match=r"100 um deep; give the section in um, and .* depths in um"):
+        fit_channel(wrong, TILTED.section, prior_of(TILTED.section))
+
+
+def test_particles_that_do_not_move_have_no_flow():
+    found = velocities(TILTED, 60, 1)
+    resting = replace(found, velocity_um_s=np.zeros_like(found.velocity_um_s))
+    with pytest.raises(ConfigurationError, match="none of the 55 trajectories moves along x"):
+        fit_channel(resting, TILTED.section, prior_of(TILTED.section))
 
 
 def test_stuck_particles_and_wrong_links_are_told_apart_and_do_not_matter():

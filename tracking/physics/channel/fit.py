@@ -47,6 +47,9 @@ SHARE_OF_SIZE = 0.1
 """Farthest step of a length, over the size of the section; walls farther off are reached in several steps."""
 FARTHEST_TURN_DEG = 3.0
 FARTHEST_INDEX = 0.2
+MOST_DEPTHS, LEAST_DEPTHS = 10.0, 1e-3
+"""Heights of the tracks over the depth of the section that are no mistake in the unit: a pitch of 5 degrees adds
+one depth, an image of one slice may show a fiftieth of it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +104,8 @@ def fit_channel(
 
     The covariance is the robust one (`robust_covariance`): it is right whatever the stated errors are worth.
 
-    Raises `ConfigurationError` with too few tracks in 3D (`FEWEST_FOR_EACH` for each parameter).
+    Raises `ConfigurationError` with too few tracks in 3D (`FEWEST_FOR_EACH` for each parameter), with none that
+    moves, or with heights that cannot be those of this section.
     """
     usable = np.isfinite(tracks.velocity_um_s).all(axis=0)
     usable &= np.isfinite(tracks.velocity_sigma_um_s).all(axis=0)
@@ -113,6 +117,8 @@ def fit_channel(
             f"{len(tracks)} trajectories with a height and a velocity are too few for the flow's {free.size} "
             "unknowns; measure longer, or fix some of them"
         )
+    if start is None:
+        _check_tracks(tracks, prior)
     if reference_x_um is None:
         reference_x_um = float(np.median(tracks.position_um[0]))
     theta = begin(tracks, section, prior, reference_x_um) if start is None else start.copy()
@@ -123,6 +129,11 @@ def fit_channel(
         jacobian = _jacobian(section, theta, reference_x_um, tracks, expected, free)
         weight = classes.probability[FOLLOWS] / (variance * classes.dispersion[:, None] ** 2)
         curvature, pull = _normal_equations(jacobian, weight, residual, prior, theta, free)
+        if not (np.isfinite(curvature).all() and np.isfinite(pull).all()):
+            raise ConfigurationError(
+                f"no flow fits the {len(tracks)} trajectories: the numbers grow without limit; check the "
+                "section, and that all lengths are in um"
+            )
         inverse = safe_inverse(curvature)
         step, error = inverse @ pull, np.sqrt(np.diag(inverse))
         settled = bool((np.abs(step) < SETTLED * error).all())
@@ -151,6 +162,22 @@ def fit_channel(
         section, reference_x_um, theta, covariance, prior, tracks, expected, residual, variance, jacobian,
         classes, settled,
     )  # fmt: skip
+
+
+def _check_tracks(tracks: TrackVelocities, prior: Prior) -> None:
+    """Raises `ConfigurationError` for tracks at rest, and for heights that are not those of the section."""
+    if not tracks.velocity_um_s[0].any():
+        raise ConfigurationError(
+            f"none of the {len(tracks)} trajectories moves along x: there is no flow to fit; check the table that "
+            "they come from"
+        )
+    low, high = np.percentile(tracks.position_um[2], (5.0, 95.0))
+    depth_um = float(prior.value[DEPTH])
+    if not LEAST_DEPTHS * depth_um <= high - low <= MOST_DEPTHS * depth_um:
+        raise ConfigurationError(
+            f"the trajectories are at heights of {low:.4g} to {high:.4g} um in a channel that is {depth_um:g} um "
+            "deep; give the section in um, and trajectories with depths in um"
+        )
 
 
 def expected_fit(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.errors import ConfigurationError
-from tracking.physics.sections.shapes import Section
+from tracking.physics.sections.shapes import Ellipse, Section
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -42,7 +42,7 @@ FREE = ("velocity_um_s", "center_y_um", "floor_um", "yaw_deg", "pitch_deg", "rol
 
 LEVEL_DEG = 5.0
 """A channel lies in the focal plane to within this (standard error) if nothing else is said. It matters only where
-the tracks say nothing, as of the roll of a round pipe."""
+the tracks say nothing. A round pipe has no roll: turned about its bottom it is a pipe elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +60,7 @@ class Prior:
 
 def prior_of(section: Section, known: Mapping[str, Known] | None = None) -> Prior:
     """Complete what is known: the section's size, a Newtonian liquid without slip; `FREE` unknown but for
-    `LEVEL_DEG`.
+    `LEVEL_DEG` and the roll of a round section, which is 0.
 
     NaN as the value of an unknown center, floor, yaw or velocity: the fit finds where to begin. Raises
     `ConfigurationError` for a parameter that does not exist or a standard error below 0.
@@ -69,6 +69,8 @@ def prior_of(section: Section, known: Mapping[str, Known] | None = None) -> Prio
     strange = sorted(set(given) - set(PARAMETERS))
     if strange:
         raise ConfigurationError(f"a channel has no parameter {strange[0]}; it has {', '.join(PARAMETERS)}")
+    if isinstance(section, Ellipse) and section.width_um == section.depth_um and not _is_fitted(given):
+        given.setdefault("roll_deg", Known(0.0))
     for name in FREE:
         level = Known(0.0, LEVEL_DEG) if name in ("pitch_deg", "roll_deg") else Known(math.nan, UNKNOWN)
         given.setdefault(name, level)
@@ -85,3 +87,7 @@ def prior_of(section: Section, known: Mapping[str, Known] | None = None) -> Prio
         np.array([given[name].value for name in PARAMETERS], np.float64),
         np.array([given[name].sigma for name in PARAMETERS], np.float64),
     )
+
+
+def _is_fitted(given: Mapping[str, Known]) -> bool:
+    return any(name in given and given[name].sigma > 0 for name in ("width_um", "depth_um"))

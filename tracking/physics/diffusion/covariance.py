@@ -76,6 +76,14 @@ class Estimates:
     steps: IntArray
     tracks: IntArray
 
+    def where(self, axes: npt.NDArray[np.bool_], other: Estimates) -> Estimates:
+        """These along the `axes` (axes,) that are true, those of `other` along the rest."""
+        return replace(
+            other,
+            value=np.where(axes[:, None, None], self.value, other.value),
+            covariance=np.where(axes[:, None, None, None], self.covariance, other.covariance),
+        )
+
     @property
     def um2_s(self) -> FloatArray:
         """D (axes, groups)."""

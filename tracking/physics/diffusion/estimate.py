@@ -45,7 +45,7 @@ from tracking.physics.diffusion.shear import (
     shear_of,
     without_shear,
 )
-from tracking.physics.diffusion.theory import published_variance
+from tracking.physics.diffusion.weights import weights_of
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -88,6 +88,17 @@ class DiffusionResult:
     def used(self) -> BoolArray:
         """Which axes the mean is of (axes,)."""
         return np.array([axis.used for axis in self.axes], np.bool_)
+
+    @property
+    def weight(self) -> FloatArray:
+        """What each axis counts in the mean (axes,), 0 for those that are not used; they add up to 1."""
+        return weights_of(self.axes, self.interval_s, self.displacements)
+
+    @property
+    def known(self) -> BoolArray:
+        """Which axes `sums` tell D of, (axes,): not one that a sheared flow adds to where a common drift was
+        removed, as that is not the flow."""
+        return np.array([self.drift != "common" or not axis.shear_um2_s for axis in self.axes], np.bool_)
 
     @property
     def in_plane(self) -> BoolArray:
@@ -210,7 +221,8 @@ def diffusion_of(
         own = False
         segments = without_flow(of_long_tracks(raw), together[0])
         sums = without_own_velocities(moments(segments, drift=False), together[1])
-        first = solve(sums, exposure_s=exposure_s, localisation_um=known)
+        before, first = first, solve(sums, exposure_s=exposure_s, localisation_um=known)
+        first = before.where(chosen, first)  # the common drift is that along the others
         errors = _localisation(first, exposure_s)
     axes = []
     for axis, error in enumerate(errors):
@@ -307,21 +319,13 @@ def _ratio(um2_s: float, interval_s: float, error_um: float) -> float:
 
 
 def _mean(axes: list[AxisDiffusion], segments: Segments) -> tuple[float, float, float]:
-    """Mean D, its standard error, and the probability of the differences between the axes.
-
-    Weights are the information that an axis would have if D were the same along all: the errors found depend on the
-    D found, and with them smaller values would count more.
-    """
+    """Mean D, its standard error, and the probability of the differences between the axes."""
     used = [axis for axis in axes if axis.used]
     if not used:
         return math.nan, math.nan, math.nan
     d = np.array([axis.um2_s for axis in used])
     error = np.array([axis.standard_error_um2_s for axis in used])
-    common = max(float(np.median(d)), 0.0)
-    noise = np.array([axis.localisation_um**2 for axis in used])
-    theory = published_variance(common, noise, segments.interval_s, segments.steps.sum())
-    weight = 1.0 / theory
-    weight /= weight.sum()
+    weight = weights_of(used, segments.interval_s, int(segments.steps.sum()))
     mean = float(weight @ d)
     p = math.nan
     if len(used) > 1:

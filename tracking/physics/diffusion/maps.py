@@ -26,7 +26,8 @@ HEIGHT_AXIS = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DiffusionByTrack:
-    """D of each track, um^2/s: `um2_s` (axes, T) and the mean over the axes used (T,), with standard errors.
+    """D of each track, um^2/s: `um2_s` (axes, T; NaN along an axis that the sums do not tell) and the mean (T,),
+    in which the axes have the weights that they have in D of all tracks, with standard errors.
 
     Standard errors are those of theory for the D of all tracks together, since a track's own D is too uncertain to
     say how uncertain it is. `kind` (T,) is the kind of `Populations`, -1 where it was not judged.
@@ -62,12 +63,11 @@ def by_track(result: DiffusionResult) -> DiffusionByTrack:
     """D of each track that has at least three displacements."""
     names, group = np.unique(result.segments.track, return_inverse=True)
     found = solve(result.sums, group.reshape(-1), names.size, exposure_s=result.exposure_s)
-    used = result.used
-    d, error = found.um2_s, found.standard_error_um2_s
+    d, error = found.um2_s.copy(), found.standard_error_um2_s.copy()
     usable = np.isfinite(error).all(axis=0) & (found.steps >= 3)
-    some = max(int(used.sum()), 1)
-    mean = d[used].sum(axis=0) / some
-    mean_error = np.sqrt((error[used] ** 2).sum(axis=0)) / some
+    mean = result.weight @ d
+    mean_error = np.sqrt(result.weight**2 @ error**2)
+    d[~result.known] = error[~result.known] = np.nan
     kind = np.full(names.size, -1, np.int64)
     if result.populations is not None:
         judged = np.searchsorted(names, result.populations.track)
@@ -100,6 +100,7 @@ def in_cells(result: DiffusionResult, cell_of: Callable[[FloatArray], IntArray],
         known = (means.steps >= FEWEST) & (means.tracks >= FEWEST_TRACKS)
         d[axis] = np.where(known, means.um2_s[0], np.nan)
         error[axis] = np.where(known, means.standard_error_um2_s[0], np.nan)
+    d[~result.known] = error[~result.known] = np.nan
     plane = np.flatnonzero(result.in_plane)
     some = max(plane.size, 1)
     inside = cell >= 0

@@ -19,6 +19,8 @@ from stream.errors import ConfigurationError
 
 FloatArray = npt.NDArray[np.float64]
 
+LARGEST_UM = 1e7
+"""10 m: longer ones are in another unit."""
 ELLIPSE_CORNERS = 128
 """Corners of the polygon that stands for an ellipse in the finite elements. Its sides touch the ellipse, so that it
 holds all of it; its area is 0.02 % larger."""
@@ -33,9 +35,9 @@ class Section(ABC):
 
     def __post_init__(self) -> None:
         for name, value in (("width", self.width_um), ("depth", self.depth_um)):
-            if not (math.isfinite(value) and value > 0):
+            if not 0 < value <= LARGEST_UM:
                 raise ConfigurationError(
-                    f"the {name} of the channel's section is {value:g} um; give a length above 0"
+                    f"the {name} of the channel's section is {value:g} um; give a length above 0, in um"
                 )
 
     @property
