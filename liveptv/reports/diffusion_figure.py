@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -14,9 +17,13 @@ from tracking.physics.diffusion.msd import MeanSquaredDisplacements, anomalous_e
 from tracking.physics.diffusion.plane_map import PlaneMap
 from tracking.physics.diffusion.walls import between_walls
 
+FloatArray = npt.NDArray[np.float64]
+
 LONG_ENOUGH = 10  # displacements of a track whose D is drawn; shorter ones show the estimator's own scatter
 OUTERMOST = 0.5  # % of the tracks at either end that are not drawn
 BINS = 60
+VAGUE = 4.0
+"""Standard errors of D along z over those in the plane beyond which z is not drawn: it would hide the others."""
 
 
 def diffusion_figure(findings: DiffusionFindings) -> Figure:
@@ -51,6 +58,25 @@ def diffusion_map_figure(over_image: PlaneMap) -> Figure:
     return figure
 
 
+def _common(error: FloatArray) -> float:
+    """The middle of the standard errors that are known; infinite where none is."""
+    known = error[np.isfinite(error)]
+    return float(np.median(known)) if known.size else math.inf
+
+
+def _limits(drawn: list[tuple[FloatArray, FloatArray]], mean: float) -> tuple[float, float]:
+    """Bounds of the axis for values and their standard errors, um^2/s: 0, the mean and all points, and the bars but
+    for those over twice as long as is common."""
+    ends = [np.array([0.0, mean])]
+    for value, error in drawn:
+        bar = np.where(error <= 2.0 * _common(error), error, 0.0)
+        ends += [value - bar, value + bar]
+    each = np.concatenate(ends)
+    low, high = float(np.nanmin(each)), float(np.nanmax(each))
+    room = max(high - low, 1e-9)
+    return low - (0.05 * room if low < 0 else 0.0), high + 0.35 * room
+
+
 def draw_over_place(axes: Axes, findings: DiffusionFindings) -> None:
     """D in bins of the height (of y in 2D) with standard errors, and what walls would make of it."""
     bins, result = findings.map, findings.result
@@ -59,10 +85,12 @@ def draw_over_place(axes: Axes, findings: DiffusionFindings) -> None:
         place, bins.in_plane_um2_s, bins.in_plane_standard_error_um2_s, fmt="o", color=ONE, capsize=2,
         label=_plane(findings),
     )  # fmt: skip
+    drawn = [(bins.in_plane_um2_s, bins.in_plane_standard_error_um2_s)]
     if len(result.axes) > 2 and not result.axes[2].at_most:
-        axes.errorbar(
-            place, bins.um2_s[2], bins.standard_error_um2_s[2], fmt="s", mfc="none", color=TWO, capsize=2, label="z"
-        )  # fmt: skip
+        of_depth = bins.um2_s[2], bins.standard_error_um2_s[2]
+        if _common(of_depth[1]) <= VAGUE * _common(drawn[0][1]):
+            axes.errorbar(place, *of_depth, fmt="s", mfc="none", color=TWO, capsize=2, label="z")
+            drawn.append(of_depth)
     if findings.far is not None and findings.walls_um is not None:
         radius = (findings.settings.particle_diameter_um or 0.0) / 2.0
         floor, ceiling = findings.walls_um
@@ -81,9 +109,7 @@ def draw_over_place(axes: Axes, findings: DiffusionFindings) -> None:
         )
     else:
         axes.axhline(result.um2_s, color=INK, lw=1, ls="--", label="all tracks")
-    known = bins.in_plane_um2_s[np.isfinite(bins.in_plane_um2_s)]
-    if known.size:
-        axes.set_ylim(min(0.0, 1.2 * float(known.min())), 1.6 * max(float(known.max()), result.um2_s))
+    axes.set_ylim(*_limits(drawn, result.um2_s))
     name = "height in the channel" if findings.over == "height" else findings.over
     axes.set(xlabel=f"{name} (µm)", ylabel="D (µm²/s)")
     axes.legend(frameon=False, fontsize=8)

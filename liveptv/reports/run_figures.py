@@ -58,7 +58,7 @@ def trajectory_figure(trajectories: Trajectories, *, depth: bool) -> Figure:
     figure = Figure(figsize=(9.0, 6.0), dpi=130, layout=None if depth else "constrained")
     if not lines:
         return _nothing(figure, "no trajectory has two detections")
-    speeds = medians(np.hypot(trajectories.vx_um_s, trajectories.vy_um_s), lines)
+    speeds = _speeds_um_s(trajectories, lines)
     norm, title = speed_scale(speeds), title_of(len(lines), count)
     x, y = trajectories.x_um, trajectories.y_um
     label = "speed in the plane (µm/s)"
@@ -74,6 +74,21 @@ def trajectory_figure(trajectories: Trajectories, *, depth: bool) -> Figure:
     collection.set_array(speeds)
     figure.colorbar(collection, cax=figure.add_axes((0.9, 0.2, 0.015, 0.6)), label=label)
     return figure
+
+
+def _speeds_um_s(trajectories: Trajectories, lines: list[npt.NDArray[np.int64]]) -> FloatArray:
+    """Speed of each line (L,) in the plane: the median of the tracker's, or, where another program's file has
+    none, that from its ends."""
+    each = np.hypot(trajectories.vx_um_s, trajectories.vy_um_s)
+    speeds = medians(each, lines)
+    for number, rows in enumerate(lines):
+        if not np.isfinite(each[rows]).any():
+            ends = rows[[0, -1]]
+            x, y, time = (
+                np.ptp(one[ends]) for one in (trajectories.x_um, trajectories.y_um, trajectories.time_s)
+            )
+            speeds[number] = np.hypot(x, y) / time if time > 0 else 0.0
+    return speeds
 
 
 def _trajectories_in_space(figure: Figure, lines: list[FloatArray], norm: Normalize, title: str) -> Any:

@@ -21,6 +21,7 @@ from liveptv.reports.look import DARK, LIGHT, PAGE, dark, darkened, scripts
 from liveptv.reports.page import SCRIPTS, write_report
 from liveptv.reports.profile import flow_profile
 from liveptv.reports.publishing import embedded
+from liveptv.reports.run_figures import trajectory_figure
 from liveptv.reports.run_tables import MOST_EVENTS, events_table, losses_in_words, stages_table, went_wrong
 from liveptv.session.events import EventLog
 from stream.messages import TrackFlag
@@ -100,6 +101,17 @@ def test_the_drawings_are_the_trajectories(files):
     assert points[2].max() <= np.nanmax(trajectories.z_um + trajectories.of_frame("focus_um")) + 1e-3
     assert len(shown["profile"]["height_um"]) == len(profile.measured.height_um)
     json.loads(embedded(shown))
+
+
+def test_trajectories_of_a_program_that_tells_no_velocities_are_coloured_by_the_speed_from_their_ends(files):
+    trajectories = read_trajectories(files.tracks)
+    nowhere = np.full_like(trajectories.vx_um_s, np.nan)
+    told, found = (
+        np.asarray(trajectory_figure(each, depth=True).axes[0].collections[0].get_array())
+        for each in (trajectories, replace(trajectories, vx_um_s=nowhere, vy_um_s=nowhere))
+    )
+    assert found == pytest.approx(told, rel=0.1)
+    assert np.ptp(told) > 5.0
 
 
 def test_displacements_are_velocities_times_the_time_between_frames(files):
