@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,7 +42,7 @@ class StageView:
     over: bool = False
     failure: str = ""
     restarts: int = 0
-    began_s: float = field(default_factory=time.monotonic)
+    began_s: float = math.inf
     past_counts: Counts = field(default_factory=dict)
 
     @property

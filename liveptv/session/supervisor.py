@@ -1,8 +1,9 @@
 """The supervisor of a run: starts the pipeline stages, watches them, and decides what happens when one is lost.
 
 A stage is lost when its process dies, when it reports a failure, or when it has been silent for `session.hang_s`
-(then it is killed): see `stage_liveness`. The message links between the stages decide nothing. However a
-run ends, the hardware is made safe first, through a pipe of its own (`session.safety_lane`, `session.hardware`).
+(then it is killed): see `stage_liveness`. A session that stands still itself takes no stage for silent
+(`attended_time`). The message links between the stages decide nothing. However a run ends, the hardware is made
+safe first, through a pipe of its own (`session.safety_lane`, `session.hardware`).
 The policy:
 
 - `detect` is lost: it is started again, up to `session.restart_detector` times. No frame is lost, because a frame
@@ -28,6 +29,7 @@ from dataclasses import replace
 
 from liveptv.config import Experiment
 from liveptv.session.announcement import Announcement
+from liveptv.session.attended_time import AttendedTime
 from liveptv.session.events import EventLog
 from liveptv.session.hardware import Hardware, unsafe
 from liveptv.session.introductions import Introductions
@@ -104,6 +106,7 @@ class Session:
         self._commands_known = False
         self._snapshots: SnapshotTaker | None = None
         self._recalibrator: Recalibrator | None = None
+        self._time = AttendedTime()
         self._began_s = time.monotonic()
         self._running_since_s: float | None = None
         self._ended_s: float | None = None
@@ -185,10 +188,10 @@ class Session:
         The hardware is made safe at once through the safety lane, whatever else waits or hangs.
         """
         if self._stop_reason:
-            self._deadline_s = time.monotonic()
+            self._deadline_s = self._time.now_s()
             return
         self._stop_reason = reason
-        self._deadline_s = time.monotonic() + self.experiment.session.stop_timeout_s
+        self._deadline_s = self._time.now_s() + self.experiment.session.stop_timeout_s
         self._hardware.make_safe(reason, ends=True)
         self._events.write("stop", reason)
 
@@ -220,7 +223,7 @@ class Session:
         self._begin(StageView(plan, start_worker(plan, self.experiment.session.mode), upstream))
 
     def _begin(self, view: StageView) -> None:
-        stage = view.plan.stage
+        stage, view.began_s = view.plan.stage, self._time.now_s()
         self.stages[stage] = view
         if stage == "acquire":
             self._hardware.connect(view.worker.lane)
@@ -244,7 +247,7 @@ class Session:
             self._snapshots.poll()
         if self._recalibrator is not None:
             self._recalibrator.poll()
-        if time.monotonic() > self._deadline_s:
+        if self._time.now_s() > self._deadline_s:
             self._give_up()
         self._watch_age()
         self._look_for_events()
@@ -312,7 +315,7 @@ class Session:
             )
 
     def _take(self, view: StageView, status: Status) -> None:
-        view.status, view.heard_s = status, time.monotonic()
+        view.status, view.heard_s = status, self._time.now_s()
         if status.state is StageState.FAILED:
             view.failure = status.text or "failed without reporting why"
         elif status.text:
@@ -325,7 +328,7 @@ class Session:
 
     def _look_after(self, view: StageView) -> None:
         stage, longest_s = view.plan.stage, self._longest_silence_s(view)
-        now_s = time.monotonic()
+        now_s = self._time.now_s()
         if stage == "acquire" and view.ready:
             self._hardware.stand_by(now_s - view.heard_s > max(SILENT_S, longest_s / 3))
         is_alive = view.worker.alive()
@@ -370,7 +373,7 @@ class Session:
             self._hardware.acquisition_is_gone(was_a_process=view.worker.can_be_killed)
             self._ended_s = time.monotonic()
             self._deadline_s = min(
-                self._deadline_s, time.monotonic() + self.experiment.session.stop_timeout_s
+                self._deadline_s, self._time.now_s() + self.experiment.session.stop_timeout_s
             )
 
     def _lost(self, view: StageView, why: str) -> None:
@@ -415,7 +418,7 @@ class Session:
             )
             if not self._stop_reason:
                 self.request_stop(f"{stage} was lost")
-            self._deadline_s = min(self._deadline_s, time.monotonic() + GRACE_S)
+            self._deadline_s = min(self._deadline_s, self._time.now_s() + GRACE_S)
 
     def _restart(self, view: StageView) -> bool:
         limit = self.experiment.session.restart_detector
@@ -451,7 +454,7 @@ class Session:
                 self._kill(view)
         if spared:
             writer.worker.tell(UpstreamLost("the run was ended"))
-            self._deadline_s = time.monotonic() + GRACE_S
+            self._deadline_s = self._time.now_s() + GRACE_S
 
     def _kill(self, view: StageView) -> None:
         what = f"{view.plan.stage} did not end in time and was killed"

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import psutil
@@ -9,6 +10,7 @@ import pytest
 from figure_contents import drawn, panels  # noqa: F401
 from small_run import Run, kill, small_experiment, wait_until
 
+from liveptv.session.hardware import Hardware
 from stream.errors import OutputError
 from tracking.control.record import KINDS
 from tracking.trajectories.control_record import read_control
@@ -104,6 +106,23 @@ def test_a_hung_detector_is_killed_and_started_again(tmp_path):
     assert run.frames()[0] == list(range(500))
     assert any("detect hung" in note for note in run.notes)
     assert any("detect gives no sign of life" in note for note in run.notes)  # noticed by the link before
+
+
+def test_a_session_that_stands_still_takes_no_stage_for_hung(tmp_path, monkeypatch):
+    """As where the computer swaps: between taking in what the stages say and looking at how long ago that was."""
+    due, poll = [], Hardware.poll
+
+    def stand_still(hardware):
+        if due:
+            time.sleep(due.pop())
+        poll(hardware)
+
+    monkeypatch.setattr(Hardware, "poll", stand_still)
+    experiment = small_experiment(tmp_path, rate=30, frames=400, session={"hang_s": 4.0})
+    run = Run(experiment, lambda run: due.append(7.0), act_after=40)
+    assert run.result.ok
+    assert run.frames()[0] == list(range(400))
+    assert not run.events("lost")
 
 
 def test_a_controller_closes_the_loop_through_the_pump(tmp_path):
