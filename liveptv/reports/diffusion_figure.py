@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from liveptv.reports.diffusion_results import AXES, DiffusionFindings
+from liveptv.reports.diffusion_results import DiffusionFindings
 from liveptv.reports.look import INK, ONE, QUIET, TWO, hatch_empty
+from tracking.physics.diffusion.lasting import AXES
 from tracking.physics.diffusion.maps import by_track
 from tracking.physics.diffusion.msd import MeanSquaredDisplacements, anomalous_exponent
 from tracking.physics.diffusion.plane_map import PlaneMap

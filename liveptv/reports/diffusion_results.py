@@ -19,6 +19,7 @@ from tracking.physics.channel.derived import velocity_gradient
 from tracking.physics.channel.fit import fit_channel
 from tracking.physics.channel.parameters import prior_of
 from tracking.physics.diffusion.estimate import DiffusionResult, diffusion_of, plain
+from tracking.physics.diffusion.lasting import AXES
 from tracking.physics.diffusion.maps import DiffusionMap, FarFromWalls, along, far_from_walls
 from tracking.physics.diffusion.plane_map import PlaneMap, plane_map
 from tracking.physics.diffusion.settings import DiffusionSettings
@@ -32,7 +33,6 @@ FloatArray = npt.NDArray[np.float64]
 
 MOST_BINS, TRACKS_A_BIN = 12, 15  # of the map; with 15 tracks of 30 frames in a bin D is known to 10 %
 DIFFER = 0.01  # probability below which the axes are said to differ
-AXES = "xyz"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

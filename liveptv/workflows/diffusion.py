@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from liveptv.config import build_experiment
 from liveptv.reports.diffusion_results import (
-    AXES,
     DiffusionFindings,
     diffusion_findings,
     positions_um,
@@ -19,6 +18,7 @@ from liveptv.reports.diffusion_results import (
 )
 from stream.errors import SourceError
 from stream.unfinished_files import written_beside
+from tracking.physics.diffusion.lasting import AXES
 from tracking.physics.diffusion.maps import by_track
 from tracking.physics.diffusion.msd import (
     LAGS,

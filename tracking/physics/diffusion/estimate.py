@@ -30,7 +30,7 @@ from tracking.physics.diffusion.drift import (
     without_flow,
     without_own_velocities,
 )
-from tracking.physics.diffusion.lasting import DEPTH, AxisDiffusion, with_lasting_errors
+from tracking.physics.diffusion.lasting import AXES, DEPTH, AxisDiffusion, with_lasting_errors
 from tracking.physics.diffusion.likelihood import likeliest
 from tracking.physics.diffusion.populations import Populations, populations
 from tracking.physics.diffusion.segments import LONGEST, Segments, cut_into_segments
@@ -50,7 +50,6 @@ from tracking.physics.diffusion.weights import weights_of
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-AXES = "xyz"
 LIKELIHOOD_BELOW = 1.0  # signal-to-noise ratio
 LONGEST_OF_ALL = 256
 """Displacements in a segment for the likelihood at most: 32 / SNR^2 of them are needed to tell steps from errors;

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from tracking.physics.diffusion.averages import ABOVE, SURE, AveragedDiffusion, from_averages, limit_um2_s
 from tracking.physics.diffusion.covariance import Moments
 
+AXES = "xyz"
 DEPTH = 2
 
 

@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from tracking.physics.diffusion.lasting import AxisDiffusion
 from tracking.physics.diffusion.theory import published_variance
 
 
-class MeasuredAxis(Protocol):
-    """D of one axis, um^2/s, its localisation error, um, and whether it counts."""
-
-    @property
-    def um2_s(self) -> float:
-        """D, um^2/s."""
-
-    @property
-    def localisation_um(self) -> float:
-        """Localisation error, um."""
-
-    @property
-    def used(self) -> bool:
-        """Whether it counts."""
-
-
 def weights_of(
-    axes: Sequence[MeasuredAxis], interval_s: float, displacements: int
+    axes: Sequence[AxisDiffusion], interval_s: float, displacements: int
 ) -> npt.NDArray[np.float64]:
     """The weights of the axes (axes,), which add up to 1; 0 for those that are not used.
 

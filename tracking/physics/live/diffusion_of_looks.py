@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from tracking.physics.diffusion.averages import AveragedDiffusion
 from tracking.physics.diffusion.covariance import Moments, expected_moments, solve
+from tracking.physics.diffusion.lasting import AXES, DEPTH
 from tracking.physics.diffusion.plane_map import IN_PLANE, PlaneMap, plane_map
 from tracking.physics.diffusion.shear import WORTH_CORRECTING, excess_of, gradients, known_well
 from tracking.physics.live.look_sums import (
@@ -34,8 +35,6 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-AXES = "xyz"
-DEPTH = 2
 OUTLIER = 5.0
 """Median sums of squares from which one displacement was a wrong link: 5 in 100,000 right segments have more."""
 

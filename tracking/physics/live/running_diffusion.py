@@ -11,9 +11,9 @@ import numpy.typing as npt
 from stream.messages import FrameInfo, Tracks
 from tracking.physics.diffusion.averages import AveragedDiffusion, from_averages
 from tracking.physics.diffusion.covariance import Moments
+from tracking.physics.diffusion.lasting import AXES
 from tracking.physics.diffusion.plane_map import PlaneMap
 from tracking.physics.live.diffusion_of_looks import (
-    AXES,
     AxisFound,
     Looks,
     along_y,
